@@ -1,0 +1,12 @@
+"""The Celery app: `celery -A newsroom.celery worker|beat`. What runs when stands in `settings.CELERY`."""
+
+import os
+
+from celery import Celery
+from django.conf import settings
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "newsroom.settings")
+
+app = Celery("newsroom")
+app.config_from_object(settings.CELERY)
+app.autodiscover_tasks(["newsroom", "newsroom.mail", "subscriptions", "digests"])

@@ -1,0 +1,10 @@
+"""What every page's template knows about the site."""
+
+from typing import Any
+
+from django.conf import settings
+from django.http import HttpRequest
+
+
+def site(request: HttpRequest) -> dict[str, Any]:
+    return {"site_name": settings.SITE_NAME, "site_url": settings.SITE_URL, "publisher": settings.PUBLISHER}

@@ -1,0 +1,67 @@
+import uuid
+from datetime import datetime
+from typing import Self
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+
+class OutboxMailQuerySet(models.QuerySet["OutboxMail"]):
+    def due(self, now: datetime) -> Self:
+        """Mails to send now, and mails whose relay lost its lease before it began to send."""
+        return self.filter(
+            Q(state=OutboxMail.State.PENDING, next_attempt_at__lte=now)
+            | Q(state=OutboxMail.State.LEASED, lease_until__lt=now)
+        )
+
+    def lost(self, now: datetime) -> Self:
+        """Mails that may have been sent: their relay died during the call."""
+        return self.filter(state=OutboxMail.State.SUBMITTING, lease_until__lt=now)
+
+
+class OutboxMail(models.Model):
+    """A service mail to be sent once. It names what caused it and holds neither address nor token."""
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("waiting")
+        LEASED = "leased", _("being prepared")
+        SUBMITTING = "submitting", _("being handed over")
+        SENT = "sent", _("sent")
+        WITHHELD = "withheld", _("withheld")
+        FAILED = "failed", _("failed")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    kind = models.CharField(_("kind"), max_length=30)
+    reference = models.UUIDField(_("cause"), db_index=True)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
+    reason = models.CharField(_("reason"), max_length=200, blank=True)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    ambiguous_attempts = models.PositiveSmallIntegerField(_("ambiguous attempts"), default=0)
+    next_attempt_at = models.DateTimeField(_("next attempt"))
+    lease_until = models.DateTimeField(null=True, blank=True)
+    fence = models.PositiveIntegerField(default=0)
+    provider_message_id = models.CharField(_("provider's message id"), max_length=255, blank=True)
+    created_at = models.DateTimeField(_("created"))
+    sent_at = models.DateTimeField(_("sent"), null=True, blank=True)
+
+    objects = OutboxMailQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("service mail")
+        verbose_name_plural = _("service mails")
+        ordering = ["-created_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["kind", "reference"], name="one_service_mail_per_kind_and_cause"),
+            models.CheckConstraint(
+                condition=Q(state__in=["pending", "leased", "submitting", "sent", "withheld", "failed"]),
+                name="outbox_mail_state_is_known",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="outbox_due"),
+            models.Index(fields=["lease_until"], condition=Q(state__in=["leased", "submitting"]), name="outbox_leased"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.uuid}"

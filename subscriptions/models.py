@@ -1,0 +1,335 @@
+"""Who asked for what, and the proof of it.
+
+A change of a subscription and its consent record are written by `consent.py` alone, in one transaction.
+"""
+
+import uuid
+from datetime import datetime
+from typing import Self
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils import timezone
+from django.utils.translation import gettext_lazy as _
+
+
+class NewsletterQuerySet(models.QuerySet["Newsletter"]):
+    def open(self) -> Self:
+        return self.filter(state=Newsletter.State.OPEN)
+
+
+class Newsletter(models.Model):
+    class State(models.TextChoices):
+        OPEN = "open", _("open for sign-up")
+        CLOSED = "closed", _("closed for sign-up")
+
+    class Frequency(models.TextChoices):
+        DAILY = "daily", _("daily")
+        WEEKDAYS = "weekdays", _("Monday to Friday")
+        WEEKLY = "weekly", _("once a week")
+
+    name = models.CharField(_("name"), max_length=80, unique=True)
+    slug = models.SlugField(
+        _("short name"), unique=True, help_text=_("Part of the List-Id header; readers' filters rely on it, so keep it.")
+    )
+    description = models.CharField(
+        _("what it brings"), max_length=300, help_text=_("One or two sentences, shown beside the choice on the form.")
+    )
+    frequency = models.CharField(
+        _("frequency"),
+        max_length=10,
+        choices=Frequency,
+        default=Frequency.DAILY,
+        help_text=_("Readers consent to this frequency; sending more often needs a new consent (KG Berlin 5 U 1043/20)."),
+    )
+    position = models.PositiveSmallIntegerField(_("position"), default=0)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.OPEN)
+
+    objects = NewsletterQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("newsletter")
+        verbose_name_plural = _("newsletters")
+        ordering = ["position", "name"]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class ConsentText(models.Model):
+    """One wording a reader agrees to, in one language and version; never changed once a reader has seen it.
+
+    A text without a newsletter is the declaration beside the button; a text with one stands at that newsletter's choice.
+    """
+
+    newsletter = models.ForeignKey(
+        Newsletter, models.PROTECT, null=True, blank=True, related_name="consent_texts", verbose_name=_("newsletter")
+    )
+    language = models.CharField(_("language"), max_length=5, choices=settings.LANGUAGES, default="de")
+    version = models.PositiveIntegerField(_("version"))
+    wording = models.TextField(_("wording"))
+    created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+
+    class Meta:
+        verbose_name = _("consent text")
+        verbose_name_plural = _("consent texts")
+        ordering = ["newsletter", "language", "-version"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["newsletter", "language", "version"], name="consent_text_version_is_unique_per_newsletter"
+            ),
+            models.UniqueConstraint(
+                fields=["language", "version"],
+                condition=Q(newsletter=None),
+                name="declaration_version_is_unique_per_language",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.newsletter or _('Declaration')} ({self.language}, v{self.version})"
+
+
+class SignUpQuerySet(models.QuerySet["SignUp"]):
+    def unconfirmed(self) -> Self:
+        return self.filter(confirmed_at=None)
+
+    def asked_for(self, address_key: str, *, since: datetime) -> Self:
+        return self.filter(address_key=address_key, requested_at__gte=since)
+
+
+class SignUp(models.Model):
+    """One submitted form. It becomes subscriptions only when its confirmation link's button is pressed."""
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    address_typed = models.CharField(_("address as typed"), max_length=320)
+    address = models.CharField(_("address"), max_length=254)
+    address_key = models.CharField(max_length=254, db_index=True, editable=False)
+    language = models.CharField(_("language"), max_length=5, choices=settings.LANGUAGES)
+    newsletters = models.ManyToManyField(Newsletter, verbose_name=_("newsletters"))
+    consent_texts = models.ManyToManyField(ConsentText, verbose_name=_("consent texts"))
+    form_url = models.CharField(_("form"), max_length=300)
+    ip = models.GenericIPAddressField(_("IP address"), null=True, blank=True)
+    nonce = models.CharField(max_length=32, editable=False)
+    token_hash = models.CharField(max_length=64, unique=True, editable=False)
+    requested_at = models.DateTimeField(_("requested"))
+    expires_at = models.DateTimeField(_("link valid until"))
+    confirmed_at = models.DateTimeField(_("confirmed"), null=True, blank=True)
+
+    objects = SignUpQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("sign-up")
+        verbose_name_plural = _("sign-ups")
+        ordering = ["-requested_at"]
+        indexes = [models.Index(fields=["requested_at"], name="sign_up_by_time")]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class Subscriber(models.Model):
+    """A reader who has confirmed at least once."""
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    address = models.CharField(_("address"), max_length=254)
+    address_key = models.CharField(max_length=254, unique=True, editable=False)
+    language = models.CharField(_("language"), max_length=5, choices=settings.LANGUAGES)
+    created_at = models.DateTimeField(_("since"))
+    restricted_at = models.DateTimeField(
+        _("restricted since"),
+        null=True,
+        blank=True,
+        help_text=_("While processing is restricted (GDPR Art. 18) nothing is mailed and nothing is deleted."),
+    )
+
+    class Meta:
+        verbose_name = _("reader")
+        verbose_name_plural = _("readers")
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class SubscriptionQuerySet(models.QuerySet["Subscription"]):
+    def active(self) -> Self:
+        return self.filter(state=Subscription.State.ACTIVE)
+
+    def mailable(self) -> Self:
+        """Subscriptions a digest may go to now: active, and the reader's processing not restricted."""
+        return self.active().filter(subscriber__restricted_at=None)
+
+
+class Subscription(models.Model):
+    class State(models.TextChoices):
+        ACTIVE = "active", _("active")
+        PAUSED = "paused", _("paused")
+        ENDED = "ended", _("ended")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    subscriber = models.ForeignKey(
+        Subscriber, models.CASCADE, related_name="subscriptions", verbose_name=_("reader")
+    )
+    newsletter = models.ForeignKey(
+        Newsletter, models.PROTECT, related_name="subscriptions", verbose_name=_("newsletter")
+    )
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.ACTIVE)
+    active_since = models.DateTimeField(_("active since"))
+    ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
+
+    objects = SubscriptionQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("subscription")
+        verbose_name_plural = _("subscriptions")
+        constraints = [
+            models.UniqueConstraint(fields=["subscriber", "newsletter"], name="one_subscription_per_reader_and_newsletter"),
+            models.CheckConstraint(
+                condition=Q(state="ended", ended_at__isnull=False) | (~Q(state="ended") & Q(ended_at__isnull=True)),
+                name="subscription_ended_at_iff_ended",
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["newsletter", "active_since"], condition=Q(state="active"), name="active_by_newsletter")
+        ]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class ConsentRecordQuerySet(models.QuerySet["ConsentRecord"]):
+    def unsealed(self) -> Self:
+        return self.filter(sealed=None)
+
+
+class ConsentRecord(models.Model):
+    """Proof of one act. It holds a commitment only; what was said stands in the payload, which retention may delete.
+
+    The database refuses to change or delete a record (see the migration's triggers).
+    """
+
+    class Type(models.TextChoices):
+        REQUESTED = "requested", _("sign-up requested")
+        MAIL_SENT = "mail_sent", _("confirmation mail sent")
+        CONFIRMED = "confirmed", _("confirmed")
+        ADDED = "added", _("newsletter added")
+        CHANGED = "changed", _("changed")
+        WITHDRAWN = "withdrawn", _("withdrawn")
+        ERASED = "erased", _("erased")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    type = models.CharField(_("act"), max_length=20, choices=Type)
+    at = models.DateTimeField(_("time"))
+    subject = models.UUIDField(
+        _("subject"), db_index=True, help_text=_("The sign-up (until confirmed) or the reader the act belongs to.")
+    )
+    commitment = models.CharField(_("commitment"), max_length=64)
+
+    objects = ConsentRecordQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("consent record")
+        verbose_name_plural = _("consent records")
+        ordering = ["id"]
+
+    def __str__(self) -> str:
+        return f"{self.get_type_display()} {self.at:%Y-%m-%d %H:%M:%S}"
+
+
+class ConsentPayload(models.Model):
+    """What a record commits to, with the salt. Written once; deleted by retention alone."""
+
+    record = models.OneToOneField(ConsentRecord, models.PROTECT, primary_key=True, related_name="payload")
+    address_key = models.CharField(max_length=254, db_index=True, editable=False)
+    salt = models.CharField(max_length=64)
+    body = models.JSONField(_("what was said and done"))
+
+    class Meta:
+        verbose_name = _("payload of a consent record")
+        verbose_name_plural = _("payloads of consent records")
+
+
+class ConsentSeal(models.Model):
+    """A link of the hash chain over records, by explicit list: ids commit out of order, so a range would prove nothing."""
+
+    number = models.PositiveBigIntegerField(_("number"), unique=True)
+    previous_hash = models.CharField(_("previous hash"), max_length=64)
+    hash = models.CharField(_("hash"), max_length=64, unique=True)
+    entries = models.JSONField(_("record ids and commitments"))
+    sealed_at = models.DateTimeField(_("sealed"))
+
+    class Meta:
+        verbose_name = _("seal")
+        verbose_name_plural = _("seals")
+        ordering = ["number"]
+
+
+class SealedRecord(models.Model):
+    """Which seal holds a record. An index only: the truth is the seal's own list."""
+
+    record = models.OneToOneField(ConsentRecord, models.PROTECT, primary_key=True, related_name="sealed")
+    seal = models.ForeignKey(ConsentSeal, models.PROTECT, related_name="sealed_records")
+
+
+class Suppression(models.Model):
+    """An address not to be mailed, kept as a keyed hash whose key is outside the database."""
+
+    class Reason(models.TextChoices):
+        ERASURE = "erasure", _("erased")
+        OBJECTION = "objection", _("objection")
+        COMPLAINT = "complaint", _("complaint")
+        HARD_BOUNCE = "hard_bounce", _("address does not exist")
+
+    address_hash = models.CharField(_("keyed hash"), max_length=64, unique=True)
+    reason = models.CharField(_("reason"), max_length=20, choices=Reason)
+    created_at = models.DateTimeField(_("since"))
+
+    class Meta:
+        verbose_name = _("suppression")
+        verbose_name_plural = _("suppressions")
+        ordering = ["-created_at"]
+
+    def __str__(self) -> str:
+        return self.address_hash[:12]
+
+
+class PrivacyRequest(models.Model):
+    """A reader's wish to see, take or erase what is held; identity is shown by a link to the mailbox."""
+
+    class State(models.TextChoices):
+        REQUESTED = "requested", _("requested")
+        OPENED = "opened", _("link used")
+        CLOSED = "closed", _("closed")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    address = models.CharField(_("address"), max_length=254)
+    address_key = models.CharField(max_length=254, db_index=True, editable=False)
+    nonce = models.CharField(max_length=32, editable=False)
+    token_hash = models.CharField(max_length=64, unique=True, editable=False)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.REQUESTED)
+    requested_at = models.DateTimeField(_("requested"))
+    expires_at = models.DateTimeField(_("link valid until"))
+    handed_over_at = models.DateTimeField(_("link mailed"), null=True, blank=True)
+    opened_at = models.DateTimeField(_("link used"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("privacy request")
+        verbose_name_plural = _("privacy requests")
+        ordering = ["-requested_at"]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class RequestCount(models.Model):
+    """How often a network asked within a window; the network is a keyed hash, gone after a day."""
+
+    network = models.CharField(max_length=64)
+    window_start = models.DateTimeField()
+    count = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["network", "window_start"], name="one_count_per_network_and_window")
+        ]
