@@ -5,7 +5,7 @@ States change by guarded updates in `compilation.py`, `release.py` and `delivery
 
 import uuid
 import zoneinfo
-from datetime import datetime, time
+from datetime import datetime, time, timedelta
 from typing import Self
 
 from django.conf import settings
@@ -19,10 +19,15 @@ from subscriptions.models import Newsletter, Subscriber
 
 ALL_WEEKDAYS = 0b1111111
 
+# A broker that lost a hint delays its batch by this long.
+HINT_INTERVAL = timedelta(seconds=30)
+
 
 def validate_time_zone(name: str) -> None:
     if name not in zoneinfo.available_timezones():
-        raise ValidationError(_("“%(name)s” is not a time zone of the IANA list, such as Europe/Berlin."), params={"name": name})
+        raise ValidationError(
+            _("“%(name)s” is not a time zone of the IANA list, such as Europe/Berlin."), params={"name": name}
+        )
 
 
 def validate_weekdays(mask: int) -> None:
@@ -42,7 +47,10 @@ class Provider(models.Model):
     reason = models.CharField(_("reason"), max_length=300, blank=True)
     failures = models.PositiveIntegerField(_("failures in a row"), default=0)
     resume_at = models.DateTimeField(
-        _("not before"), null=True, blank=True, help_text=_("The provider asked for a pause, or failed too often in a row.")
+        _("not before"),
+        null=True,
+        blank=True,
+        help_text=_("The provider asked for a pause, or failed too often in a row."),
     )
     changed_at = models.DateTimeField(_("changed"), auto_now=True)
 
@@ -71,21 +79,28 @@ class DigestSchedule(models.Model):
         NO_DUPLICATE = "no_duplicate", _("never mail twice")
         NO_LOSS = "no_loss", _("rather twice than not at all")
 
-    newsletter = models.OneToOneField(
-        Newsletter, models.PROTECT, related_name="schedule", verbose_name=_("newsletter")
-    )
+    newsletter = models.OneToOneField(Newsletter, models.PROTECT, related_name="schedule", verbose_name=_("newsletter"))
     weekdays = models.PositiveSmallIntegerField(
-        _("weekdays"), default=ALL_WEEKDAYS, validators=[validate_weekdays], help_text=_("On these days a digest is made.")
+        _("weekdays"),
+        default=ALL_WEEKDAYS,
+        validators=[validate_weekdays],
+        help_text=_("On these days a digest is made."),
     )
     local_time = models.TimeField(
-        _("time"), default=time(7), help_text=_("Local time in the time zone below; in the hour that summer time skips, an hour later.")
+        _("time"),
+        default=time(7),
+        help_text=_("Local time in the time zone below; in the hour that summer time skips, an hour later."),
     )
-    time_zone = models.CharField(_("time zone"), max_length=60, default="Europe/Berlin", validators=[validate_time_zone])
+    time_zone = models.CharField(
+        _("time zone"), max_length=60, default="Europe/Berlin", validators=[validate_time_zone]
+    )
     sections = models.ManyToManyField(
         Section, blank=True, verbose_name=_("sections"), help_text=_("None chosen means all.")
     )
     minimum_articles = models.PositiveSmallIntegerField(
-        _("at least"), default=1, help_text=_("With fewer articles the day is skipped, and they wait for the next digest.")
+        _("at least"),
+        default=1,
+        help_text=_("With fewer articles the day is skipped, and they wait for the next digest."),
     )
     maximum_articles = models.PositiveSmallIntegerField(
         _("at most"), default=30, help_text=_("Articles beyond it are left out, the least important first.")
@@ -98,7 +113,10 @@ class DigestSchedule(models.Model):
         help_text=_("Whether a digest waits until someone has looked at it."),
     )
     not_later_than = models.TimeField(
-        _("not later than"), null=True, blank=True, help_text=_("What has not gone out by then stays undelivered. Empty: end of the day.")
+        _("not later than"),
+        null=True,
+        blank=True,
+        help_text=_("What has not gone out by then stays undelivered. Empty: end of the day."),
     )
     uncertain_policy = models.CharField(
         _("if it is uncertain whether a mail went out"),
@@ -173,6 +191,9 @@ class Digest(models.Model):
     text = models.TextField(blank=True, editable=False)
     audience_frozen_at = models.DateTimeField(_("audience frozen"), null=True, blank=True)
     expected_count = models.PositiveIntegerField(_("readers"), default=0)
+    final_counts = models.JSONField(
+        _("counts"), null=True, blank=True, editable=False, help_text=_("What stays when the deliveries are purged.")
+    )
     created_at = models.DateTimeField(_("created"))
     finished_at = models.DateTimeField(_("finished"), null=True, blank=True)
 
@@ -185,7 +206,18 @@ class Digest(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["newsletter", "date"], name="one_digest_per_newsletter_and_local_date"),
             models.CheckConstraint(
-                condition=Q(state__in=["planned", "compiled", "approved", "sending", "paused", "finished", "cancelled", "skipped"]),
+                condition=Q(
+                    state__in=[
+                        "planned",
+                        "compiled",
+                        "approved",
+                        "sending",
+                        "paused",
+                        "finished",
+                        "cancelled",
+                        "skipped",
+                    ]
+                ),
                 name="digest_state_is_known",
             ),
         ]
@@ -202,7 +234,12 @@ class DigestChange(models.Model):
     state = models.CharField(_("state"), max_length=10, choices=Digest.State)
     at = models.DateTimeField(_("time"))
     actor = models.ForeignKey(
-        settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, verbose_name=_("by"), help_text=_("Empty: Newsroom itself.")
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        verbose_name=_("by"),
+        help_text=_("Empty: Newsroom itself."),
     )
     reason = models.CharField(_("reason"), max_length=300, blank=True)
 
@@ -229,7 +266,10 @@ class DigestEntry(models.Model):
     image_width = models.PositiveIntegerField(null=True, blank=True)
     image_height = models.PositiveIntegerField(null=True, blank=True)
     released_at = models.DateTimeField(
-        _("released"), null=True, blank=True, help_text=_("The digest was cancelled or skipped; the article waits again.")
+        _("released"),
+        null=True,
+        blank=True,
+        help_text=_("The digest was cancelled or skipped; the article waits again."),
     )
 
     class Meta:
@@ -282,13 +322,20 @@ class DeliveryBatchQuerySet(models.QuerySet["DeliveryBatch"]):
         """Batches whose worker is gone while it was sending."""
         return self.filter(state=DeliveryBatch.State.SUBMITTING, lease_until__lt=now)
 
-    def leaves(self) -> Self:
-        """Batches that were not split; their sizes add up to the digest's readers."""
-        return self.exclude(state=DeliveryBatch.State.SPLIT)
+    def waiting_for_hint(self, now: datetime) -> Self:
+        """Due batches no worker was told of lately."""
+        return self.due(now).filter(Q(hinted_at=None) | Q(hinted_at__lt=now - HINT_INTERVAL))
+
+    def open(self) -> Self:
+        return self.filter(state__in=DeliveryBatch.OPEN_STATES)
 
 
 class DeliveryBatch(models.Model):
-    """Readers of a digest that are claimed and handed over together. The batches of a digest are its frozen audience."""
+    """Readers of a digest that are claimed and handed over together. The batches of a digest are its frozen audience.
+
+    The sizes of a digest's batches always add up to its `expected_count`: what is divided shrinks by what the new
+    batch takes over.
+    """
 
     class State(models.TextChoices):
         PENDING = "pending", _("waiting")
@@ -300,7 +347,6 @@ class DeliveryBatch(models.Model):
         FAILED = "failed", _("failed")
         SUPPRESSED = "suppressed", _("not eligible any more")
         EXPIRED = "expired", _("too late")
-        SPLIT = "split", _("divided")
 
     OPEN_STATES = (State.PENDING, State.LEASED, State.SUBMITTING, State.UNCERTAIN)
 
@@ -316,6 +362,7 @@ class DeliveryBatch(models.Model):
     fence = models.PositiveIntegerField(default=0)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     next_attempt_at = models.DateTimeField(_("next attempt"))
+    hinted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = DeliveryBatchQuerySet.as_manager()
 
@@ -329,7 +376,15 @@ class DeliveryBatch(models.Model):
             models.CheckConstraint(
                 condition=Q(
                     state__in=[
-                        "pending", "leased", "submitting", "accepted", "uncertain", "refused", "failed", "suppressed", "expired", "split",
+                        "pending",
+                        "leased",
+                        "submitting",
+                        "accepted",
+                        "uncertain",
+                        "refused",
+                        "failed",
+                        "suppressed",
+                        "expired",
                     ]
                 ),
                 name="batch_state_is_known",
@@ -348,7 +403,9 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def with_outcome(self) -> Self:
         """Annotate each delivery with `outcome`: its own state, else its batch's."""
         return self.annotate(
-            outcome=models.Case(models.When(state="", then=F("batch__state")), default=F("state"), output_field=models.CharField())
+            outcome=models.Case(
+                models.When(state="", then=F("batch__state")), default=F("state"), output_field=models.CharField()
+            )
         )
 
 
@@ -364,7 +421,6 @@ class Delivery(models.Model):
         REFUSED = "refused", _("refused")
         FAILED = "failed", _("failed")
         SUPPRESSED = "suppressed", _("not eligible any more")
-        RETURNED = "returned", _("not sent; waits again")
         BOUNCED = "bounced", _("bounced")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
@@ -400,6 +456,9 @@ class DeliveryAttempt(models.Model):
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
     acknowledged = models.PositiveIntegerField(
         _("acknowledged"), default=0, help_text=_("So many of the batch's readers were surely done when last written.")
+    )
+    in_flight = models.PositiveIntegerField(
+        _("in flight"), default=0, help_text=_("So many readers after those may have been mailed if the worker died.")
     )
     outcome = models.CharField(_("outcome"), max_length=20, blank=True)
     detail = models.CharField(_("detail"), max_length=200, blank=True)
