@@ -206,6 +206,172 @@ class Digest(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["newsletter", "date"], name="one_digest_per_newsletter_and_local_date"),
             models.CheckConstraint(
+                condition=Q(
+                    state__in=[
+                        "planned",
+                        "compiled",
+                        "approved",
+                        "sending",
+                        "paused",
+                        "finished",
+                        "cancelled",
+                        "skipped",
+                    ]
+                ),
+                name="digest_state_is_known",
+            ),
+        ]
+        permissions = [("send_digest", _("Can approve, send and cancel digests"))]
+
+    def __str__(self) -> str:
+        return f"{self.newsletter} {self.date:%d.%m.%Y}"
+
+
+class DigestChange(models.Model):
+    """A step of a digest's life: when, by whom, why."""
+
+    digest = models.ForeignKey(Digest, models.CASCADE, related_name="changes")
+    state = models.CharField(_("state"), max_length=10, choices=Digest.State)
+    at = models.DateTimeField(_("time"))
+    actor = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        verbose_name=_("by"),
+        help_text=_("Empty: Newsroom itself."),
+    )
+    reason = models.CharField(_("reason"), max_length=300, blank=True)
+
+    class Meta:
+        verbose_name = _("step")
+        verbose_name_plural = _("steps")
+        ordering = ["at", "id"]
+
+
+class DigestEntry(models.Model):
+    """An article's place in a digest, with its words as they are sent."""
+
+    digest = models.ForeignKey(Digest, models.CASCADE, related_name="entries", verbose_name=_("digest"))
+    newsletter = models.ForeignKey(Newsletter, models.PROTECT, related_name="+")
+    article = models.ForeignKey(Article, models.PROTECT, related_name="entries", verbose_name=_("article"))
+    position = models.PositiveSmallIntegerField(_("position"))
+    section = models.CharField(_("section"), max_length=60)
+    headline = models.CharField(_("headline"), max_length=200)
+    teaser = models.CharField(_("teaser"), max_length=400)
+    author = models.CharField(_("author"), max_length=200, blank=True)
+    url = models.URLField(_("address"), max_length=300)
+    image_url = models.URLField(_("picture"), max_length=300, blank=True)
+    image_alt = models.CharField(_("picture description"), max_length=300, blank=True)
+    image_width = models.PositiveIntegerField(null=True, blank=True)
+    image_height = models.PositiveIntegerField(null=True, blank=True)
+    released_at = models.DateTimeField(
+        _("released"),
+        null=True,
+        blank=True,
+        help_text=_("The digest was cancelled or skipped; the article waits again."),
+    )
+
+    class Meta:
+        verbose_name = _("entry")
+        verbose_name_plural = _("entries")
+        ordering = ["position", "id"]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["newsletter", "article"],
+                condition=Q(released_at=None),
+                name="every_article_once_per_newsletter",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.headline
+
+
+class LeftOut(models.Model):
+    """An article that will not be in a newsletter's digests, with who decided it and why."""
+
+    class Reason(models.TextChoices):
+        MAXIMUM = "maximum", _("over the maximum")
+        STAFF = "staff", _("taken out by staff")
+
+    newsletter = models.ForeignKey(Newsletter, models.CASCADE, related_name="left_out", verbose_name=_("newsletter"))
+    article = models.ForeignKey(Article, models.CASCADE, related_name="left_out", verbose_name=_("article"))
+    digest = models.ForeignKey(Digest, models.CASCADE, related_name="left_out", verbose_name=_("digest"))
+    reason = models.CharField(_("reason"), max_length=10, choices=Reason)
+    actor = models.ForeignKey(settings.AUTH_USER_MODEL, models.SET_NULL, null=True, blank=True, verbose_name=_("by"))
+    at = models.DateTimeField(_("time"))
+
+    class Meta:
+        verbose_name = _("article left out")
+        verbose_name_plural = _("articles left out")
+        constraints = [
+            models.UniqueConstraint(fields=["newsletter", "article"], name="left_out_once_per_newsletter_and_article")
+        ]
+
+
+class DeliveryBatchQuerySet(models.QuerySet["DeliveryBatch"]):
+    def due(self, now: datetime) -> Self:
+        """Batches that may be claimed: waiting, or leased by a worker that is gone before it sent anything."""
+        return self.filter(digest__state=Digest.State.SENDING).filter(
+            Q(state=DeliveryBatch.State.PENDING, next_attempt_at__lte=now)
+            | Q(state=DeliveryBatch.State.LEASED, lease_until__lt=now)
+        )
+
+    def lost(self, now: datetime) -> Self:
+        """Batches whose worker is gone while it was sending."""
+        return self.filter(state=DeliveryBatch.State.SUBMITTING, lease_until__lt=now)
+
+    def waiting_for_hint(self, now: datetime) -> Self:
+        """Due batches no worker was told of lately."""
+        return self.due(now).filter(Q(hinted_at=None) | Q(hinted_at__lt=now - HINT_INTERVAL))
+
+    def open(self) -> Self:
+        return self.filter(state__in=DeliveryBatch.OPEN_STATES)
+
+
+class DeliveryBatch(models.Model):
+    """Readers of a digest that are claimed and handed over together. The batches of a digest are its frozen audience.
+
+    The sizes of a digest's batches always add up to its `expected_count`: what is divided shrinks by what the new
+    batch takes over.
+    """
+
+    class State(models.TextChoices):
+        PENDING = "pending", _("waiting")
+        LEASED = "leased", _("claimed")
+        SUBMITTING = "submitting", _("being handed over")
+        DONE = "done", _("handed over")
+        FAILED = "failed", _("failed")
+        EXPIRED = "expired", _("too late")
+        CANCELLED = "cancelled", _("cancelled")
+
+    OPEN_STATES = (State.PENDING, State.LEASED, State.SUBMITTING)
+
+    digest = models.ForeignKey(Digest, models.CASCADE, related_name="batches", verbose_name=_("digest"))
+    number = models.PositiveIntegerField(_("number"))
+    parent = models.ForeignKey("self", models.CASCADE, null=True, blank=True, related_name="children")
+    reader_ids = models.JSONField(_("readers"), help_text=_("Ids of the readers, in the order of handing over."))
+    size = models.PositiveIntegerField(_("size"))
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
+    reason = models.CharField(_("reason"), max_length=200, blank=True)
+    owner = models.CharField(_("worker"), max_length=100, blank=True)
+    lease_until = models.DateTimeField(_("leased until"), null=True, blank=True)
+    fence = models.PositiveIntegerField(default=0)
+    attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
+    next_attempt_at = models.DateTimeField(_("next attempt"))
+    hinted_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    objects = DeliveryBatchQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("batch")
+        verbose_name_plural = _("batches")
+        ordering = ["digest", "number"]
+        constraints = [
+            models.UniqueConstraint(fields=["digest", "number"], name="batch_number_is_unique_per_digest"),
+            models.CheckConstraint(condition=Q(size__gte=1), name="batch_is_not_empty"),
+            models.CheckConstraint(
                 condition=Q(state__in=["pending", "leased", "submitting", "done", "failed", "expired", "cancelled"]),
                 name="batch_state_is_known",
             ),
@@ -247,6 +413,7 @@ class Delivery(models.Model):
         REFUSED = "refused", _("refused")
         FAILED = "failed", _("failed")
         SUPPRESSED = "suppressed", _("not eligible any more")
+        BOUNCED = "bounced", _("bounced")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     digest = models.ForeignKey(Digest, models.CASCADE, related_name="deliveries", verbose_name=_("digest"))
