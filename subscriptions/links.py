@@ -1,0 +1,165 @@
+"""Reader links: each token has one purpose, is derived from a key and a row, and is kept nowhere (compliance.md E-40).
+
+Two kinds. Links that are used once (confirm, rights) have a nonce and the SHA-256 of the token in their row; whoever
+sends the mail derives the token again. Links that must work for years (unsubscribe, preferences) are signatures of the
+subscription's UUID. Old keys stay valid as long as they stand in `SECRET_KEY_FALLBACKS`.
+"""
+
+import base64
+import binascii
+import hashlib
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from uuid import UUID
+
+from django.conf import settings
+from django.core import signing
+from django.urls import reverse
+from django.utils.crypto import constant_time_compare, salted_hmac
+
+
+class Purpose(StrEnum):
+    CONFIRM = "confirm"
+    RIGHTS = "rights"
+    UNSUBSCRIBE = "unsubscribe"
+    PREFERENCES = "preferences"
+
+
+UUID_OCTETS = 16
+SIGNATURE_OCTETS = 20  # with the UUID 36 octets, so base64 needs no padding: always 48 characters
+
+
+class KeyGone(Exception):
+    """The key under which a token was made is neither the present one nor a fallback."""
+
+
+@dataclass(frozen=True, slots=True)
+class TokenSeed:
+    """What a row keeps of its token: enough to recognise it, and with the key to derive it again."""
+
+    nonce: str
+    token_hash: str
+
+
+def hash_token(token: str) -> str:
+    """Return what is stored and shown in place of a token."""
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def new_seed(purpose: Purpose, row: UUID) -> TokenSeed:
+    """Make a token for `row` and return what to keep of it."""
+    nonce = secrets.token_hex(16)
+    token = _derive(settings.SECRET_KEY, purpose, row, nonce)
+    return TokenSeed(nonce=nonce, token_hash=hash_token(token))
+
+
+def derive_token(purpose: Purpose, row: UUID, seed: TokenSeed) -> str:
+    """Return the token that `seed` was kept of, whichever of our keys made it; raise `KeyGone` if none did."""
+    for key in _keys():
+        token = _derive(key, purpose, row, seed.nonce)
+        if constant_time_compare(hash_token(token), seed.token_hash):
+            return token
+    raise KeyGone(f"No key derives the {purpose} token of {row}.")
+
+
+def confirmation_url(token: str) -> str:
+    return _absolute("subscriptions:confirm", token)
+
+
+def rights_url(token: str) -> str:
+    return _absolute("subscriptions:rights", token)
+
+
+def unsubscribe_token(subscription: UUID) -> str:
+    """Return 48 ASCII characters that identify a subscription and are hard to forge (RFC 8058 sections 3.1 and 6)."""
+    return _sign(Purpose.UNSUBSCRIBE, subscription)
+
+
+def unsubscribe_url(subscription: UUID) -> str:
+    return _absolute("subscriptions:unsubscribe", unsubscribe_token(subscription))
+
+
+def read_unsubscribe_token(token: str) -> UUID | None:
+    """Return the subscription's UUID, or None if the token is not one of ours for leaving."""
+    return _read(Purpose.UNSUBSCRIBE, token)
+
+
+def preferences_token(subscription: UUID) -> str:
+    """Return 48 ASCII characters that open the page with a reader's newsletters."""
+    return _sign(Purpose.PREFERENCES, subscription)
+
+
+def preferences_url(subscription: UUID) -> str:
+    return _absolute("subscriptions:preferences", preferences_token(subscription))
+
+
+def read_preferences_token(token: str) -> UUID | None:
+    """Return the subscription's UUID, or None if the token is not one of ours for preferences."""
+    return _read(Purpose.PREFERENCES, token)
+
+
+def rights_form_token(request: UUID, now: datetime) -> str:
+    """Return the proof that the forms of an opened rights page carry, in place of a cookie."""
+    return _rights_signer().sign_object([str(request), int(now.timestamp())])
+
+
+def read_rights_form_token(token: str, now: datetime) -> UUID | None:
+    """Return the privacy request's UUID, or None if the token is forged or older than `RIGHTS_FORM_LIFETIME`."""
+    try:
+        request, made_at = _rights_signer().unsign_object(token)
+    except (signing.BadSignature, ValueError):
+        return None
+    age = now.timestamp() - made_at
+    return UUID(request) if age <= settings.RIGHTS_FORM_LIFETIME.total_seconds() else None
+
+
+def _rights_signer() -> signing.Signer:
+    return signing.Signer(salt="newsroom.rights-form")
+
+
+def _absolute(name: str, token: str) -> str:
+    return settings.SITE_URL + reverse(name, args=[token])
+
+
+def _keys() -> Iterator[str]:
+    yield settings.SECRET_KEY
+    yield from settings.SECRET_KEY_FALLBACKS
+
+
+def _mac(key: str, purpose: Purpose, message: bytes) -> bytes:
+    return salted_hmac(f"newsroom.link.{purpose}", message, secret=key, algorithm="sha256").digest()
+
+
+def _derive(key: str, purpose: Purpose, row: UUID, nonce: str) -> str:
+    return _encode(_mac(key, purpose, row.bytes + nonce.encode()))
+
+
+def _sign(purpose: Purpose, row: UUID) -> str:
+    return _encode(row.bytes + _mac(settings.SECRET_KEY, purpose, row.bytes)[:SIGNATURE_OCTETS])
+
+
+def _read(purpose: Purpose, token: str) -> UUID | None:
+    octets = _decode(token)
+    if len(octets) != UUID_OCTETS + SIGNATURE_OCTETS:
+        return None
+    row, signature = octets[:UUID_OCTETS], octets[UUID_OCTETS:]
+    for key in _keys():
+        if constant_time_compare(_mac(key, purpose, row)[:SIGNATURE_OCTETS], signature):
+            return UUID(bytes=row)
+    return None
+
+
+def _encode(octets: bytes) -> str:
+    return base64.urlsafe_b64encode(octets).rstrip(b"=").decode()
+
+
+def _decode(token: str) -> bytes:
+    """Return the octets, or none at all if the text is not exactly what `_encode` writes."""
+    try:
+        octets = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+    return octets if _encode(octets) == token else b""
