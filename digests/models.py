@@ -262,6 +262,7 @@ class DigestEntry(models.Model):
     author = models.CharField(_("author"), max_length=200, blank=True)
     url = models.URLField(_("address"), max_length=300)
     image_url = models.URLField(_("picture"), max_length=300, blank=True)
+    thumbnail_url = models.URLField(_("small picture"), max_length=300, blank=True)
     image_alt = models.CharField(_("picture description"), max_length=300, blank=True)
     image_width = models.PositiveIntegerField(null=True, blank=True)
     image_height = models.PositiveIntegerField(null=True, blank=True)
@@ -308,6 +309,23 @@ class LeftOut(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["newsletter", "article"], name="left_out_once_per_newsletter_and_article")
         ]
+
+
+class DigestTest(models.Model):
+    """One copy of a digest for the staff member who asked for it, and for nobody else."""
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    digest = models.ForeignKey(Digest, models.CASCADE, related_name="tests", verbose_name=_("digest"))
+    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("for"))
+    requested_at = models.DateTimeField(_("requested"))
+
+    class Meta:
+        verbose_name = _("test mail")
+        verbose_name_plural = _("test mails")
+        ordering = ["-requested_at"]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
 
 
 class DeliveryBatchQuerySet(models.QuerySet["DeliveryBatch"]):
@@ -370,7 +388,6 @@ class DeliveryBatch(models.Model):
         ordering = ["digest", "number"]
         constraints = [
             models.UniqueConstraint(fields=["digest", "number"], name="batch_number_is_unique_per_digest"),
-            models.CheckConstraint(condition=Q(size__gte=1), name="batch_is_not_empty"),
             models.CheckConstraint(
                 condition=Q(state__in=["pending", "leased", "submitting", "done", "failed", "expired", "cancelled"]),
                 name="batch_state_is_known",
@@ -413,7 +430,6 @@ class Delivery(models.Model):
         REFUSED = "refused", _("refused")
         FAILED = "failed", _("failed")
         SUPPRESSED = "suppressed", _("not eligible any more")
-        BOUNCED = "bounced", _("bounced")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     digest = models.ForeignKey(Digest, models.CASCADE, related_name="deliveries", verbose_name=_("digest"))

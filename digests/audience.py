@@ -1,0 +1,120 @@
+"""Who gets a digest: frozen when it starts, asked again before each group is handed over, opened for latecomers."""
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+from itertools import islice
+from zoneinfo import ZoneInfo
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import F, Max
+
+from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
+from subscriptions.models import Subscription
+
+# A confirmation stamped before the freeze may commit after it; who is in a batch already is left out anyway.
+COMMIT_DELAY = timedelta(minutes=10)
+
+LATECOMERS_AT_ONCE = 1000
+
+
+def freeze(digest: Digest, *, now: datetime) -> int:
+    """Write the digest's readers down as batches and return how many there are.
+
+    Belongs into the transaction that starts the sending.
+    """
+    readers = Subscription.objects.mailable().filter(newsletter=digest.newsletter_id).order_by("subscriber_id")
+    count = _add_batches(digest, readers.values_list("subscriber_id", flat=True).iterator(2000), now=now)
+    Digest.objects.filter(pk=digest.pk).update(audience_frozen_at=now, expected_count=count)
+    return count
+
+
+def eligible(digest: Digest, reader_ids: Iterable[int]) -> dict[int, Subscription]:
+    """Return the subscriptions that may still get the digest, by reader, locked until the transaction ends.
+
+    An unsubscription that commits first is seen; one that comes later waits for the lock, and its page for the
+    commit of our intent.
+    """
+    subscriptions = (
+        Subscription.objects.mailable()
+        .filter(newsletter=digest.newsletter_id, subscriber__in=list(reader_ids))
+        .select_related("subscriber")
+        .select_for_update(of=("self",), no_key=True)
+        .order_by("id")
+    )
+    return {subscription.subscriber_id: subscription for subscription in subscriptions}
+
+
+def add_latecomers(now: datetime) -> int:
+    """Give today's digests that are out or going out to the readers who confirmed since; return how many."""
+    candidates = Digest.objects.filter(
+        state__in=[Digest.State.SENDING, Digest.State.FINISHED],
+        schedule__latecomers=DigestSchedule.Latecomers.INCLUDED,
+        audience_frozen_at__isnull=False,
+        not_after__gt=now,
+    ).select_related("schedule")
+    return sum(_add_latecomers_of(digest, now=now) for digest in candidates if _is_of_today(digest, now))
+
+
+def _is_of_today(digest: Digest, now: datetime) -> bool:
+    assert digest.schedule is not None
+    return digest.date == now.astimezone(ZoneInfo(digest.schedule.time_zone)).date()
+
+
+def _add_latecomers_of(digest: Digest, *, now: datetime) -> int:
+    if not _find_latecomers(digest):
+        return 0
+    with transaction.atomic():
+        # Whoever else ticks at this moment waits here, and then finds these readers in a batch.
+        digest = Digest.objects.select_for_update().get(pk=digest.pk)
+        if digest.state not in {Digest.State.SENDING, Digest.State.FINISHED}:
+            return 0
+        count = _add_batches(digest, _find_latecomers(digest), now=now)
+        Digest.objects.filter(pk=digest.pk).update(expected_count=F("expected_count") + count)
+        if count and digest.state == Digest.State.FINISHED:
+            Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING, finished_at=None)
+            DigestChange.objects.create(digest=digest, state=Digest.State.SENDING, at=now, reason="latecomers")
+    return count
+
+
+def _find_latecomers(digest: Digest) -> list[int]:
+    assert digest.audience_frozen_at is not None
+    ids = (
+        Subscription.objects.mailable()
+        .filter(newsletter=digest.newsletter_id, active_since__gte=digest.audience_frozen_at - COMMIT_DELAY)
+        .exclude(subscriber__in=Delivery.objects.filter(digest=digest, subscriber__isnull=False).values("subscriber"))
+        .order_by("active_since", "id")
+        .values_list("subscriber_id", flat=True)[:LATECOMERS_AT_ONCE]
+    )
+    latecomers = list(ids)
+    if not latecomers:
+        return []
+    placed = _placed(digest)
+    return [reader_id for reader_id in latecomers if reader_id not in placed]
+
+
+def _placed(digest: Digest) -> set[int]:
+    """Return the readers of the digest whose delivery has not been written yet."""
+    lists = digest.batches.open().values_list("reader_ids", flat=True)
+    return {reader_id for reader_ids in lists.iterator(100) for reader_id in reader_ids}
+
+
+def add_batch(
+    digest: Digest, reader_ids: list[int], *, at: datetime, parent: DeliveryBatch | None = None
+) -> DeliveryBatch:
+    """Add a batch to a digest, due at `at`. Needs a transaction: whoever else adds one at this moment waits."""
+    Digest.objects.select_for_update().get(pk=digest.pk)
+    number = (digest.batches.aggregate(last=Max("number"))["last"] or 0) + 1
+    return DeliveryBatch.objects.create(
+        digest=digest, number=number, parent=parent, reader_ids=reader_ids, size=len(reader_ids), next_attempt_at=at
+    )
+
+
+def _add_batches(digest: Digest, reader_ids: Iterable[int], *, now: datetime) -> int:
+    return sum(add_batch(digest, chunk, at=now).size for chunk in _chunks(reader_ids, settings.DELIVERY_BATCH_SIZE))
+
+
+def _chunks(values: Iterable[int], size: int) -> Iterator[list[int]]:
+    iterator = iter(values)
+    while chunk := list(islice(iterator, size)):
+        yield chunk

@@ -1,0 +1,345 @@
+"""Claim → intent → call → result: how a batch of readers is handed their digest.
+
+The database is the queue. A worker claims a batch by a guarded update with a lease and a fence, commits what it is about
+to do before it does it, does it with no transaction open, and commits what came of it. What a dead worker leaves
+behind is found by the sweeper: what it had not begun waits again, what it may have sent is `uncertain`.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from time import monotonic
+
+from django.conf import settings
+from django.core.mail.backends.base import BaseEmailBackend
+from django.db import transaction
+from django.utils.translation import gettext as _
+
+from digests import audience, handover, providers
+from digests.clock import database_now, let_others_write
+from digests.handover import Letter
+from digests.models import (
+    Delivery,
+    DeliveryAttempt,
+    DeliveryBatch,
+    DeliveryBatchQuerySet,
+    Digest,
+    DigestChange,
+    Provider,
+)
+from newsroom.mail import transport
+from newsroom.mail.transport import Outcome, Result
+from subscriptions.models import Subscriber
+
+log = logging.getLogger(__name__)
+
+# Readers whose mail may be on its way unrecorded when a worker dies: the price of a kill, against a commit per group.
+GROUP_SIZE = 10
+
+
+class ClaimLost(Exception):
+    """Somebody else works on the batch, or may soon: nothing more may be sent or written in its name."""
+
+
+class NotSending(Exception):
+    """The digest was paused or cancelled, or its time is over."""
+
+
+@dataclass(slots=True)
+class Claim:
+    """A batch this process may work on while its lease lasts; every later write names the fence."""
+
+    batch: DeliveryBatch
+    provider: Provider
+    fence: int
+    renewed_at: float = field(default_factory=monotonic)
+
+    @property
+    def rows(self) -> DeliveryBatchQuerySet:
+        return DeliveryBatch.objects.filter(pk=self.batch.pk, fence=self.fence)
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether the last commit is so long ago that another worker may take over during one more call."""
+        return monotonic() - self.renewed_at > settings.DELIVERY_LEASE.total_seconds() / 2
+
+
+@dataclass(slots=True)
+class Progress:
+    """How far a claim has come: readers done in the batch's order, and outcomes that differ from the batch's own."""
+
+    done: int = 0
+    own: dict[int, tuple[Delivery.State, str]] = field(default_factory=dict)
+    stopped_by: Result | None = None
+
+
+def deliver(batch_id: int) -> bool:
+    """Hand one batch over if it is due, free, and the provider takes mail; return whether it was worked on."""
+    claim = _claim(batch_id)
+    if claim is None:
+        return False
+    progress = Progress()
+    try:
+        _hand_over(claim, progress)
+    except ClaimLost:
+        log.warning("batch %s: claim lost, nothing more is sent", batch_id)
+        return True
+    except transport.CannotConnect as error:
+        progress.stopped_by = error.result
+    except NotSending:
+        pass
+    _settle(claim, progress)
+    return True
+
+
+def deliver_due(*, clock: Callable[[], datetime] = database_now) -> int:
+    """Work on each batch that is due now, once; return how many were worked on."""
+    due = DeliveryBatch.objects.due(clock()).order_by("next_attempt_at", "id").values_list("id", flat=True)
+    return sum(deliver(batch_id) for batch_id in list(due))
+
+
+def _claim(batch_id: int) -> Claim | None:
+    now = database_now()
+    provider = providers.current()
+    batch = DeliveryBatch.objects.due(now).filter(pk=batch_id).select_related("digest__newsletter").first()
+    if batch is None or not providers.passes(provider, now=now):
+        return None
+    # Guarded by the batch's own columns alone: a condition on the digest would not be looked at again after a wait.
+    free = DeliveryBatch.objects.filter(pk=batch.pk, state=batch.state, fence=batch.fence)
+    if batch.attempts >= settings.DELIVERY_MAX_ATTEMPTS:
+        if free.update(state=DeliveryBatch.State.FAILED, reason="attempts"):
+            log.error("batch %s: gave up after %s attempts", batch.pk, batch.attempts)
+        return None
+    claimed = free.update(
+        state=DeliveryBatch.State.LEASED,
+        owner=f"{socket.gethostname()}:{os.getpid()}"[:100],
+        lease_until=now + settings.DELIVERY_LEASE,
+        fence=batch.fence + 1,
+        attempts=batch.attempts + 1,
+    )
+    return Claim(batch, provider, batch.fence + 1) if claimed else None
+
+
+def _hand_over(claim: Claim, progress: Progress) -> None:
+    size = len(claim.batch.reader_ids)
+    group_size = size if handover.takes_many() else GROUP_SIZE
+    send = _send_in_one_call if handover.takes_many() else _send_one_by_one
+    with transport.open_connection() as connection:
+        while progress.done < size and progress.stopped_by is None:
+            end = min(progress.done + group_size, size)
+            letters = _commit_intent(claim, progress, end=end)
+            if letters:
+                send(claim, progress, letters, connection)
+            if progress.stopped_by is None:
+                progress.done = end
+            let_others_write()
+
+
+def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter]:
+    """Write down who is about to be mailed, and return their letters; who is not eligible any more gets none."""
+    batch = claim.batch
+    with transaction.atomic():
+        now = database_now()
+        if not Digest.objects.sending().filter(pk=batch.digest_id, not_after__gt=now).exists():
+            raise NotSending
+        if not claim.rows.filter(
+            state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING], lease_until__gt=now
+        ).update(state=DeliveryBatch.State.SUBMITTING, lease_until=now + settings.DELIVERY_LEASE):
+            raise ClaimLost
+        if progress.done == 0:
+            _write_deliveries(batch, now=now)
+        _write_outcomes(progress)
+        DeliveryAttempt.objects.update_or_create(
+            batch=batch,
+            fence=claim.fence,
+            defaults={"acknowledged": progress.done, "in_flight": end - progress.done},
+            create_defaults={"started_at": now, "in_flight": end},
+        )
+        letters = _letters(batch, range(progress.done, end))
+    claim.renewed_at = monotonic()
+    return letters
+
+
+def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
+    """Insert the batch's deliveries; who has one of this digest already keeps it and is not mailed again."""
+    if batch.deliveries.exists():
+        batch.deliveries.filter(subscriber=None, state="").update(state=Delivery.State.SUPPRESSED, reason="erased")
+        return
+    known = set(Subscriber.objects.filter(pk__in=batch.reader_ids).values_list("pk", flat=True))
+    Delivery.objects.bulk_create(
+        [
+            Delivery(digest=batch.digest, batch=batch, subscriber_id=reader_id, created_at=now)
+            if reader_id in known
+            else Delivery(
+                digest=batch.digest, batch=batch, state=Delivery.State.SUPPRESSED, reason="erased", created_at=now
+            )
+            for reader_id in batch.reader_ids
+        ],
+        ignore_conflicts=True,
+    )
+
+
+def _letters(batch: DeliveryBatch, positions: range) -> list[Letter]:
+    readers = {batch.reader_ids[position]: position for position in positions}
+    subscriptions = audience.eligible(batch.digest, readers)
+    waiting = batch.deliveries.filter(subscriber__in=readers, state="")
+    waiting.exclude(subscriber__in=subscriptions).update(state=Delivery.State.SUPPRESSED, reason="not subscribed")
+    letters = [
+        Letter(
+            delivery_id=delivery_id,
+            delivery=uuid,
+            reader_id=reader_id,
+            position=readers[reader_id],
+            address=subscriptions[reader_id].subscriber.address,
+            subscription=subscriptions[reader_id].uuid,
+        )
+        for delivery_id, uuid, reader_id in waiting.values_list("id", "uuid", "subscriber")
+        if reader_id in subscriptions
+    ]
+    return sorted(letters, key=lambda letter: letter.position)
+
+
+def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter], connection: BaseEmailBackend) -> None:
+    for letter in letters:
+        result = _send(claim, letter, connection)
+        match result.outcome:
+            case Outcome.ACCEPTED:
+                continue
+            case Outcome.REFUSED:
+                progress.own[letter.delivery_id] = (Delivery.State.REFUSED, result.detail)
+                continue
+            case Outcome.AMBIGUOUS:
+                progress.own[letter.delivery_id] = (Delivery.State.UNCERTAIN, result.detail)
+                progress.done = letter.position + 1
+            case _:
+                progress.done = letter.position
+        progress.stopped_by = result
+        return
+
+
+def _send(claim: Claim, letter: Letter, connection: BaseEmailBackend) -> Result:
+    if claim.is_stale:
+        return Result(Outcome.NOT_SENT, "slow")
+    try:
+        message = handover.message_for(claim.batch.digest, letter)
+    except ValueError as error:  # a reader whose copy cannot be built must not keep the others waiting
+        return Result(Outcome.REFUSED, type(error).__name__)
+    return transport.hand_over(message, connection=connection)
+
+
+def _send_in_one_call(
+    claim: Claim, progress: Progress, letters: Sequence[Letter], connection: BaseEmailBackend
+) -> None:
+    result = transport.hand_over(handover.message_for_many(claim.batch.digest, letters), connection=connection)
+    match result.outcome:
+        case Outcome.ACCEPTED:
+            refused = {address for address, outcome in (result.recipients or {}).items() if outcome != Outcome.ACCEPTED}
+            progress.own |= {
+                letter.delivery_id: (Delivery.State.REFUSED, result.detail)
+                for letter in letters
+                if letter.address in refused
+            }
+        case Outcome.REFUSED if len(letters) == 1:
+            progress.own[letters[0].delivery_id] = (Delivery.State.REFUSED, result.detail)
+        case Outcome.AMBIGUOUS:
+            progress.own |= {letter.delivery_id: (Delivery.State.UNCERTAIN, result.detail) for letter in letters}
+            progress.done = len(claim.batch.reader_ids)
+            progress.stopped_by = result
+        case _:
+            progress.stopped_by = result
+
+
+def _write_outcomes(progress: Progress) -> None:
+    by_outcome: dict[tuple[Delivery.State, str], list[int]] = {}
+    for delivery_id, outcome in progress.own.items():
+        by_outcome.setdefault(outcome, []).append(delivery_id)
+    for (state, reason), ids in by_outcome.items():
+        Delivery.objects.filter(pk__in=ids, state="").update(state=state, reason=reason)
+
+
+def _settle(claim: Claim, progress: Progress) -> None:
+    """Commit what came of a claim; what was surely not sent waits again, in this batch or in a new one."""
+    with transaction.atomic():
+        now = database_now()
+        held = claim.rows.filter(state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING])
+        batch = held.select_for_update().first()
+        if batch is None:
+            log.warning("batch %s: result came after the lease was lost", claim.batch.pk)
+            return
+        retry_at = _tell_provider(claim, progress, now=now)
+        _write_outcomes(progress)
+        end_attempt(batch, progress, now=now)
+        close_or_divide(batch, progress, retry_at=retry_at)
+    finish(claim.batch.digest_id, now=now)
+    let_others_write()
+
+
+def _tell_provider(claim: Claim, progress: Progress, *, now: datetime) -> datetime:
+    if progress.stopped_by is None and progress.done == 0:
+        return now
+    return providers.note(claim.provider, progress.stopped_by or Result(Outcome.ACCEPTED, ""), now=now)
+
+
+def end_attempt(batch: DeliveryBatch, progress: Progress, *, now: datetime) -> None:
+    """Close the record of the call with what is known of it."""
+    result = progress.stopped_by
+    is_whole = progress.done == len(batch.reader_ids)
+    DeliveryAttempt.objects.filter(batch=batch, fence=batch.fence).update(
+        ended_at=now,
+        acknowledged=progress.done,
+        in_flight=0,
+        outcome=result.outcome if result else Outcome.ACCEPTED if is_whole else "stopped",
+        detail=result.detail if result else "",
+    )
+
+
+def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datetime) -> None:
+    """Close a batch whose readers are done; readers that are not wait again, behind done ones in a new batch."""
+    refused_whole = progress.stopped_by is not None and progress.stopped_by.outcome == Outcome.REFUSED
+    done = len(batch.reader_ids) // 2 if refused_whole else progress.done
+    rest = batch.reader_ids[done:]
+    if rest and done:
+        _divide(batch, done, retry_at=retry_at)
+    if refused_whole or (rest and not done):
+        # No attempt is counted: the fault was the provider's or another reader's, and no worker died of it.
+        batch.state, batch.next_attempt_at = DeliveryBatch.State.PENDING, retry_at
+        batch.attempts = 0 if refused_whole else max(0, batch.attempts - 1)
+    else:
+        batch.state = DeliveryBatch.State.DONE
+    batch.lease_until, batch.hinted_at, batch.owner = None, None, ""
+    batch.save()
+
+
+def _divide(batch: DeliveryBatch, done: int, *, retry_at: datetime) -> None:
+    """Move the readers behind the first `done` to a new batch, with the deliveries they already have."""
+    rest = batch.reader_ids[done:]
+    written = set(batch.deliveries.filter(subscriber__in=rest).values_list("subscriber", flat=True))
+    rest = [reader_id for reader_id in rest if reader_id in written]
+    if rest:
+        new = audience.add_batch(batch.digest, rest, at=retry_at, parent=batch)
+        batch.deliveries.filter(subscriber__in=rest).update(batch=new)
+    batch.reader_ids = batch.reader_ids[:done]
+    batch.size -= len(rest)
+
+
+def finish(digest_id: int, *, now: datetime) -> bool:
+    """Finish a digest whose readers all have a definite outcome; return whether it was finished now."""
+    digest = Digest.objects.get(pk=digest_id)
+    if digest.state != Digest.State.SENDING or digest.batches.open().exists():
+        return False
+    if uncertain := digest.deliveries.uncertain().count():
+        reason = _("%(count)s uncertain deliveries wait for a decision.") % {"count": uncertain}
+        Digest.objects.sending().filter(pk=digest_id).exclude(state_reason=reason).update(state_reason=reason)
+        return False
+    with transaction.atomic():
+        # Latecomers lock the digest, too: none is added between the look and the change.
+        digest = Digest.objects.select_for_update().get(pk=digest_id)
+        if digest.state != Digest.State.SENDING or digest.batches.open().exists():
+            return False
+        Digest.objects.filter(pk=digest_id).update(state=Digest.State.FINISHED, state_reason="", finished_at=now)
+        DigestChange.objects.create(digest=digest, state=Digest.State.FINISHED, at=now)
+    log.info("digest %s finished", digest_id)
+    return True

@@ -1,0 +1,91 @@
+"""How readers' copies of a digest become messages: one each, or one call for many where the provider can fill slots."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from email.utils import parseaddr
+from uuid import UUID
+
+from django.conf import settings
+from django.core.mail import EmailMultiAlternatives
+
+from digests import rendering
+from digests.models import Digest
+from subscriptions import links
+
+MAILGUN = "anymail.backends.mailgun.EmailBackend"
+
+# Anymail refuses metadata where the provider has none (anymail.md section 3).
+WITHOUT_METADATA = ("anymail.backends.mailersend.", "anymail.backends.postal.")
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One reader's copy: the delivery's row, the reader's place in the batch, and what fills the slots."""
+
+    delivery_id: int
+    delivery: UUID
+    reader_id: int
+    position: int
+    address: str
+    subscription: UUID
+
+    @property
+    def message_id(self) -> str:
+        domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
+        return f"<{self.delivery}@{domain}>"
+
+
+def takes_many() -> bool:
+    """Whether one call may carry many readers, each with own headers, links and metadata (only Mailgun can)."""
+    return settings.EMAIL_BACKEND == MAILGUN
+
+
+def message_for(digest: Digest, letter: Letter) -> EmailMultiAlternatives:
+    """Return one reader's message."""
+    message = rendering.build_message(
+        digest,
+        to=letter.address,
+        unsubscribe_url=links.unsubscribe_url(letter.subscription),
+        preferences_url=links.preferences_url(letter.subscription),
+        message_id=letter.message_id,
+    )
+    if settings.EMAIL_BACKEND.startswith("anymail.") and not settings.EMAIL_BACKEND.startswith(WITHOUT_METADATA):
+        message.metadata = {"delivery": str(letter.delivery)}  # type: ignore[attr-defined]  # Anymail's own attribute
+    return message
+
+
+def message_for_many(digest: Digest, letters: Sequence[Letter]) -> EmailMultiAlternatives:
+    """Return one message for all letters, whose slots Mailgun fills from each reader's data.
+
+    Mailgun would also fill what looks like a slot in an article's text, so there the sign is taken apart.
+    """
+    message = rendering.build_message(
+        digest,
+        to=letters[0].address,
+        unsubscribe_url="%recipient.unsubscribe%",
+        preferences_url="%recipient.preferences%",
+        message_id=letters[0].message_id,
+    )
+    for header in ("List-Unsubscribe", "Message-ID"):
+        message.extra_headers.pop(header, None)
+    message.to = [letter.address for letter in letters]
+    message.merge_data = {letter.address: _slots(letter) for letter in letters}  # type: ignore[attr-defined]
+    message.merge_headers = {letter.address: _headers(letter) for letter in letters}  # type: ignore[attr-defined]
+    message.merge_metadata = {  # type: ignore[attr-defined]
+        letter.address: {"delivery": str(letter.delivery)} for letter in letters
+    }
+    return message
+
+
+def _slots(letter: Letter) -> dict[str, str]:
+    return {
+        "unsubscribe": links.unsubscribe_url(letter.subscription),
+        "preferences": links.preferences_url(letter.subscription),
+    }
+
+
+def _headers(letter: Letter) -> dict[str, str]:
+    return {
+        "List-Unsubscribe": f"<{links.unsubscribe_url(letter.subscription)}>",
+        "Message-ID": letter.message_id,
+    }

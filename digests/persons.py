@@ -1,0 +1,52 @@
+"""What digests hold about a reader: which digest was handed over when, without an address."""
+
+from datetime import datetime
+from typing import Any
+
+from django.conf import settings
+from django.utils.translation import gettext as _
+
+from digests.models import Delivery
+from newsroom.persons import Holding, register
+
+
+def export_deliveries(address_key: str) -> list[dict[str, Any]]:
+    """Return which digests the reader was handed, with the outcome of each."""
+    deliveries = (
+        Delivery.objects.filter(subscriber__address_key=address_key)
+        .with_outcome()
+        .select_related("digest__newsletter")
+        .order_by("created_at", "id")
+    )
+    return [
+        {
+            "newsletter": delivery.digest.newsletter.name,
+            "date": delivery.digest.date.isoformat(),
+            "at": delivery.created_at.isoformat(),
+            "outcome": delivery.outcome,
+            "reason": delivery.reason,
+        }
+        for delivery in deliveries
+    ]
+
+
+def forget_deliveries(address_key: str, now: datetime) -> int:
+    """Take the reader out of all deliveries; the counts stay."""
+    return Delivery.objects.filter(subscriber__address_key=address_key).update(subscriber=None)
+
+
+def kept_deliveries() -> str:
+    return _(
+        "Counts per digest without any relation to you; deliveries with names are deleted after %(days)s days."
+    ) % {"days": settings.DELIVERY_RETENTION.days}
+
+
+def register_holdings() -> None:
+    register(
+        Holding(
+            name="deliveries",
+            models=("digests.Delivery",),
+            export=export_deliveries,
+            erase=forget_deliveries,
+        )
+    )
