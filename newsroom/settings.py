@@ -20,7 +20,7 @@ from environs import Env
 BASE_DIR = Path(__file__).resolve().parent.parent
 
 # Without interpolation, so that `$` in a password is only a character.
-for _name, _value in dotenv_values(BASE_DIR / ".env", interpolate=False).items():
+for _name, _value in dotenv_values(BASE_DIR / os.environ.get("ENV_FILE", ".env"), interpolate=False).items():
     os.environ.setdefault(_name, _value or "")
 
 env = Env(expand_vars=False)
@@ -145,7 +145,6 @@ CACHES = {"default": env.dj_cache_url("CACHE_URL", "locmem://")}
 
 STATIC_URL = "/static/"
 STATIC_ROOT = VAR_DIR / "static"
-STATICFILES_DIRS = [BASE_DIR / "newsroom" / "static"]
 MEDIA_URL = "/media/"
 MEDIA_ROOT = VAR_DIR / "media"
 STORAGES = {

