@@ -1,0 +1,237 @@
+"""Request, confirm, add, withdraw: the only code that changes a subscription, with its proof in the same transaction."""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from django.conf import settings
+from django.db import transaction
+
+from newsroom.mail import outbox
+from newsroom.mail.addresses import Address
+from subscriptions import ledger, links, suppression, wording
+from subscriptions.models import (
+    ConsentRecord,
+    ConsentText,
+    Newsletter,
+    SignUp,
+    Subscriber,
+    Subscription,
+    Suppression,
+)
+from subscriptions.wording import Choice, Offer
+
+logger = logging.getLogger(__name__)
+
+PRIVACY_TEMPLATE = "legal/privacy.html"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Where an act came from: the way (`source`), who acted, from which page, and the IP as far as we keep it."""
+
+    source: str
+    actor: str = "reader"
+    url: str = ""
+    ip: str | None = None
+
+
+class Confirmation(StrEnum):
+    CONFIRMED = "confirmed"
+    ALREADY = "already"
+    EXPIRED = "expired"
+    UNKNOWN = "unknown"
+    BLOCKED = "blocked"
+
+
+@transaction.atomic
+def request_sign_up(address: Address, chosen: Offer, *, origin: Origin, now: datetime) -> SignUp:
+    """Keep a submitted form, its proof and the mail it causes.
+
+    The same for every address: what the mail will say, or whether it may go at all, is decided when it is sent.
+    """
+    uuid = uuid4()
+    seed = links.new_seed(links.Purpose.CONFIRM, uuid)
+    sign_up = SignUp.objects.create(
+        uuid=uuid,
+        address_typed=address.typed,
+        address=address.canonical,
+        address_key=address.key,
+        language=chosen.language,
+        form_url=origin.url[:300],
+        ip=origin.ip,
+        nonce=seed.nonce,
+        token_hash=seed.token_hash,
+        requested_at=now,
+        expires_at=now + settings.CONFIRMATION_LIFETIME,
+    )
+    texts = [wording.keep(text) for text in (chosen.declaration, *(choice.text for choice in chosen.choices))]
+    sign_up.consent_texts.set(texts)
+    sign_up.newsletters.set([choice.newsletter for choice in chosen.choices])
+    ledger.record(_requested(sign_up, texts, origin), at=now)
+    outbox.enqueue("sign_up", reference=uuid, now=now)
+    return sign_up
+
+
+def find_sign_up(token: str) -> SignUp | None:
+    """Return the sign-up a confirmation link belongs to. The look-up is by hash, so it tells nothing by its timing."""
+    return SignUp.objects.filter(token_hash=links.hash_token(token)).first()
+
+
+def state_of(sign_up: SignUp | None, now: datetime) -> Confirmation | None:
+    """Say why a sign-up cannot be confirmed (any more); None if it can."""
+    if sign_up is None:
+        return Confirmation.UNKNOWN
+    if sign_up.confirmed_at:
+        return Confirmation.ALREADY
+    if sign_up.expires_at <= now:
+        return Confirmation.EXPIRED
+    return Confirmation.BLOCKED if suppression.is_blocked(sign_up.address_key) else None
+
+
+@transaction.atomic
+def confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
+    """Turn a sign-up into subscriptions, once, however often and however fast the button is pressed."""
+    sign_up = find_sign_up(token)
+    obstacle = state_of(sign_up, now)
+    if sign_up is None or obstacle:
+        return obstacle or Confirmation.UNKNOWN
+    if not SignUp.objects.unconfirmed().filter(pk=sign_up.pk, expires_at__gt=now).update(confirmed_at=now):
+        return Confirmation.ALREADY
+    subscriber = _reader_of(sign_up, now)
+    for newsletter in sign_up.newsletters.all():
+        _activate(subscriber, newsletter, now)
+    suppression.lift(sign_up.address_key)
+    ledger.record(_confirmed(sign_up, subscriber, origin), at=now)
+    logger.info("Sign-up %s was confirmed by reader %s.", sign_up.uuid, subscriber.uuid)
+    return Confirmation.CONFIRMED
+
+
+@transaction.atomic
+def add_newsletter(subscriber: Subscriber, choice: Choice, *, origin: Origin, now: datetime) -> bool:
+    """Subscribe a reader whose mailbox is proven already to one more newsletter; the consent is one of its own (R-03)."""
+    offered = wording.offer(choice.text.language)
+    if suppression.is_blocked(subscriber.address_key) or not _activate(subscriber, choice.newsletter, now):
+        return False
+    texts = [wording.keep(offered.declaration), wording.keep(choice.text)]
+    suppression.lift(subscriber.address_key)
+    body = {**_agreed(texts), **_act(subscriber.address, origin)}
+    ledger.record(_by_reader(ConsentRecord.Type.ADDED, subscriber, body), at=now)
+    return True
+
+
+@transaction.atomic
+def withdraw(subscription: Subscription, *, origin: Origin, now: datetime) -> bool:
+    """End one subscription at once. Return False if it had ended before; then nothing is written."""
+    return _end([subscription], subscription.subscriber, origin=origin, now=now) == 1
+
+
+@transaction.atomic
+def withdraw_all(subscriber: Subscriber, *, origin: Origin, now: datetime) -> int:
+    """End all subscriptions of a reader at once and return how many there were."""
+    standing = subscriber.subscriptions.exclude(state=Subscription.State.ENDED).select_related("newsletter")
+    return _end(list(standing), subscriber, origin=origin, now=now)
+
+
+@transaction.atomic
+def suppress(address_key: str, reason: Suppression.Reason, *, origin: Origin, now: datetime) -> None:
+    """Mail an address no more: its subscriptions end, and it stays known as a keyed hash only."""
+    suppression.note(address_key, reason, now)
+    if subscriber := Subscriber.objects.filter(address_key=address_key).first():
+        withdraw_all(subscriber, origin=origin, now=now)
+
+
+def _reader_of(sign_up: SignUp, now: datetime) -> Subscriber:
+    """Return the reader of a confirmed sign-up, new or known, locked until the transaction ends."""
+    known, _created = Subscriber.objects.get_or_create(
+        address_key=sign_up.address_key,
+        defaults={"address": sign_up.address, "language": sign_up.language, "created_at": now},
+    )
+    subscriber = Subscriber.objects.select_for_update(no_key=True).get(pk=known.pk)
+    subscriber.address, subscriber.language = sign_up.address, sign_up.language
+    subscriber.save(update_fields=["address", "language"])
+    return subscriber
+
+
+def _activate(subscriber: Subscriber, newsletter: Newsletter, now: datetime) -> bool:
+    """Make the subscription active and say whether it was not before."""
+    subscription, created = Subscription.objects.get_or_create(
+        subscriber=subscriber, newsletter=newsletter, defaults={"active_since": now}
+    )
+    if created:
+        return True
+    inactive = Subscription.objects.filter(pk=subscription.pk).exclude(state=Subscription.State.ACTIVE)
+    return inactive.update(state=Subscription.State.ACTIVE, active_since=now, ended_at=None) == 1
+
+
+def _end(standing: Iterable[Subscription], subscriber: Subscriber, *, origin: Origin, now: datetime) -> int:
+    ended = [subscription for subscription in standing if _end_one(subscription, now)]
+    if ended:
+        newsletters = [_named(subscription.newsletter) for subscription in ended]
+        body = {"newsletters": newsletters, **_act(subscriber.address, origin)}
+        ledger.record(_by_reader(ConsentRecord.Type.WITHDRAWN, subscriber, body), at=now)
+    return len(ended)
+
+
+def _end_one(subscription: Subscription, now: datetime) -> bool:
+    standing = Subscription.objects.filter(pk=subscription.pk).exclude(state=Subscription.State.ENDED)
+    return standing.update(state=Subscription.State.ENDED, ended_at=now) == 1
+
+
+# What the proof says
+
+
+def _act(address: str, origin: Origin) -> dict[str, Any]:
+    return {"address": address, "actor": origin.actor, "source": origin.source, "page": origin.url, "ip": origin.ip}
+
+
+def _named(newsletter: Newsletter) -> dict[str, str]:
+    return {"slug": newsletter.slug, "name": newsletter.name, "frequency": str(newsletter.frequency)}
+
+
+def _agreed(texts: Iterable[ConsentText]) -> dict[str, Any]:
+    """Return the full wording of what was agreed to, so that the proof needs no other table."""
+    agreed: dict[str, Any] = {"newsletters": []}
+    for text in texts:
+        said = {"version": text.version, "language": text.language, "wording": text.wording}
+        if text.newsletter:
+            agreed["newsletters"].append({**_named(text.newsletter), **said})
+        else:
+            agreed["declaration"] = said
+    return agreed
+
+
+def _by_reader(act: ConsentRecord.Type, subscriber: Subscriber, body: dict[str, Any]) -> ledger.Act:
+    return ledger.Act(type=act, subject=subscriber.uuid, address_key=subscriber.address_key, body=body)
+
+
+def _requested(sign_up: SignUp, texts: Iterable[ConsentText], origin: Origin) -> ledger.Act:
+    body = {
+        **_agreed(texts),
+        **_act(sign_up.address, origin),
+        "address_typed": sign_up.address_typed,
+        "language": sign_up.language,
+        "form_version": wording.template_version(),
+        "privacy_notice_version": wording.source_version(PRIVACY_TEMPLATE),
+    }
+    return ledger.Act(
+        type=ConsentRecord.Type.REQUESTED, subject=sign_up.uuid, address_key=sign_up.address_key, body=body
+    )
+
+
+def _confirmed(sign_up: SignUp, subscriber: Subscriber, origin: Origin) -> ledger.Act:
+    texts = sign_up.consent_texts.select_related("newsletter").order_by("newsletter__position", "pk")
+    body = {
+        **_agreed(texts),
+        **_act(sign_up.address, origin),
+        "address_typed": sign_up.address_typed,
+        "language": sign_up.language,
+        "sign_up": str(sign_up.uuid),
+        "requested_at": sign_up.requested_at.isoformat(timespec="seconds"),
+        "confirmation_token_sha256": sign_up.token_hash,
+    }
+    return _by_reader(ConsentRecord.Type.CONFIRMED, subscriber, body)

@@ -1,0 +1,207 @@
+"""The ledger proves what was asked, said and done, and shows when it was tampered with (GDPR Art. 7(1), compliance.md 1.3).
+
+A record commits to its payload by a salted hash, so that retention can delete what was said without breaking the chain;
+seals chain the records by explicit list. The database refuses to change any of it; `door` is the one exception.
+"""
+
+import hashlib
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from django.db import connection, transaction
+
+from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal, ConsentText, SealedRecord
+
+GUARDED_MODELS = (ConsentRecord, ConsentPayload, ConsentSeal, SealedRecord, ConsentText)
+FIRST_PREVIOUS_HASH = "0" * 64
+MAX_ENTRIES = 5_000  # of one seal, so that a long silence is caught up in transactions of bearable size
+SEAL_LOCK = 0x6E657773_7365616C  # "newsseal": any number that nobody else in this database uses
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Act:
+    """Something a reader, the staff or the system did to a consent. `address_key` says whose; `body` is the proof."""
+
+    type: ConsentRecord.Type
+    subject: UUID
+    address_key: str
+    body: dict[str, Any]
+
+
+def record(act: Act, *, at: datetime) -> ConsentRecord:
+    """Write the proof of an act, in the transaction that does it."""
+    salt = secrets.token_hex(32)
+    proof = ConsentRecord(type=act.type, at=at, subject=act.subject)
+    proof.commitment = _commitment(proof, salt=salt, address_key=act.address_key, body=act.body)
+    proof.save(force_insert=True)
+    ConsentPayload(record=proof, address_key=act.address_key, salt=salt, body=act.body).save(force_insert=True)
+    return proof
+
+
+def evidence(address_key: str) -> list[dict[str, Any]]:
+    """Return everything on record about an address, oldest first, each with the number of its seal."""
+    payloads = ConsentPayload.objects.filter(address_key=address_key).select_related("record__sealed__seal")
+    return [_shown(payload) for payload in payloads.order_by("record__at", "record_id")]
+
+
+def seal(now: datetime) -> int:
+    """Seal every committed record that has no seal yet and return how many there were. Safe to run side by side."""
+    count = 0
+    while sealed := _seal_some(now):
+        count += sealed
+    return count
+
+
+def verify() -> list[str]:
+    """Return a sentence for everything that is not as it was written; none if the ledger is whole."""
+    return [*_broken_triggers(), *_broken_records(), *_broken_seals()]
+
+
+def missing_triggers() -> list[str]:
+    """Return the names of the triggers that should protect the ledger and are not there (or are switched off)."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT tgname FROM pg_trigger WHERE NOT tgisinternal AND tgenabled IN ('O', 'A')")
+        else:
+            cursor.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'")
+        present = {name for (name,) in cursor.fetchall()}
+    return sorted(_expected_triggers() - present)
+
+
+@contextmanager
+def door() -> Iterator[None]:
+    """Let this transaction delete from the ledger. For retention, and for tests that empty their database; nobody else.
+
+    Changing a record stays impossible even through the door.
+    """
+    with transaction.atomic():
+        _set_door("open")
+        try:
+            yield
+        finally:
+            if not connection.needs_rollback:
+                _set_door("closed")
+
+
+def _set_door(state: str) -> None:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT set_config('newsroom.ledger_door', %s, true)", [state])
+        elif state == "open":
+            cursor.execute("INSERT OR IGNORE INTO subscriptions_ledgerdoor (id) VALUES (1)")
+        else:
+            cursor.execute("DELETE FROM subscriptions_ledgerdoor")
+
+
+def _expected_triggers() -> set[str]:
+    # SQLite has no TRUNCATE, but INSERT OR REPLACE, which deletes without asking a delete trigger.
+    acts = ("update", "delete", "truncate" if connection.vendor == "postgresql" else "replace")
+    return {f"{model._meta.db_table}_refuses_{act}" for model in GUARDED_MODELS for act in acts}
+
+
+def _canonical(value: Any) -> bytes:
+    """Return the one way in which a value is written for hashing."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _stamp(at: datetime) -> str:
+    return at.astimezone(UTC).isoformat(timespec="microseconds")
+
+
+def _commitment(proof: ConsentRecord, *, salt: str, address_key: str, body: dict[str, Any]) -> str:
+    facts = {
+        "record": str(proof.uuid),
+        "type": str(proof.type),
+        "at": _stamp(proof.at),
+        "subject": str(proof.subject),
+        "address_key": address_key,
+        "body": body,
+    }
+    return hashlib.sha256(salt.encode() + _canonical(facts)).hexdigest()
+
+
+def _shown(payload: ConsentPayload) -> dict[str, Any]:
+    proof = payload.record
+    sealed = getattr(proof, "sealed", None)
+    return {
+        "record": str(proof.uuid),
+        "act": str(proof.type),
+        "at": proof.at.astimezone(UTC).isoformat(timespec="seconds"),
+        "subject": str(proof.subject),
+        "commitment": proof.commitment,
+        "seal": sealed.seal.number if sealed else None,
+        **payload.body,
+    }
+
+
+@transaction.atomic
+def _seal_some(now: datetime) -> int:
+    _wait_for_turn()
+    records = list(ConsentRecord.objects.unsealed().order_by("id")[:MAX_ENTRIES])
+    if not records:
+        return 0
+    last = ConsentSeal.objects.order_by("-number").first()
+    new = ConsentSeal(
+        number=last.number + 1 if last else 1,
+        previous_hash=last.hash if last else FIRST_PREVIOUS_HASH,
+        entries=[[proof.pk, proof.commitment] for proof in records],
+        sealed_at=now,
+    )
+    new.hash = _seal_hash(new)
+    new.save(force_insert=True)
+    SealedRecord.objects.bulk_create([SealedRecord(record=proof, seal=new) for proof in records], batch_size=500)
+    return len(records)
+
+
+def _wait_for_turn() -> None:
+    # SQLite needs no lock of ours: its transactions begin as IMMEDIATE, so only one writes at a time.
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [SEAL_LOCK])
+
+
+def _seal_hash(link: ConsentSeal) -> str:
+    facts = [link.number, link.previous_hash, link.entries, _stamp(link.sealed_at)]
+    return hashlib.sha256(_canonical(facts)).hexdigest()
+
+
+def _broken_triggers() -> Iterator[str]:
+    for name in missing_triggers():
+        yield f"Trigger {name} is missing: the database would let the ledger be changed."
+
+
+def _broken_records() -> Iterator[str]:
+    for payload in ConsentPayload.objects.select_related("record").iterator(chunk_size=500):
+        proof = payload.record
+        if _commitment(proof, salt=payload.salt, address_key=payload.address_key, body=payload.body) != proof.commitment:
+            yield f"Record {proof.pk} does not say what it said when it was written."
+
+
+def _broken_seals() -> Iterator[str]:
+    previous_hash, number = FIRST_PREVIOUS_HASH, 0
+    for link in ConsentSeal.objects.order_by("number").iterator(chunk_size=20):
+        number += 1
+        if link.number != number or link.previous_hash != previous_hash:
+            yield f"Seal {link.number} does not follow the one before it."
+        if link.hash != _seal_hash(link):
+            yield f"Seal {link.number} is not what was sealed."
+        yield from _broken_entries(link)
+        previous_hash, number = link.hash, link.number
+
+
+def _broken_entries(link: ConsentSeal) -> Iterator[str]:
+    listed = {pk: commitment for pk, commitment in link.entries}
+    present = dict(ConsentRecord.objects.filter(sealed__seal=link).values_list("pk", "commitment"))
+    for pk in sorted(listed.keys() | present.keys()):
+        if pk not in present:
+            yield f"Record {pk} stands in seal {link.number} and is gone."
+        elif pk not in listed:
+            yield f"Record {pk} is filed under seal {link.number}, which does not list it."
+        elif listed[pk] != present[pk]:
+            yield f"Record {pk} is not the one that seal {link.number} lists."

@@ -1,0 +1,72 @@
+"""The database itself refuses to change or delete what proves a consent; deleting has one door (see `ledger.door`).
+
+The triggers protect from mistakes, not from the tables' owner: against intent stands the chain of seals. SQLite drops a
+table's triggers when a later migration rebuilds the table; `manage.py check --database default` and `audit` then say so.
+"""
+
+from django.db import migrations
+from django.db.backends.base.schema import BaseDatabaseSchemaEditor
+from django.db.migrations.state import StateApps
+
+# Table, and the columns by which a replacing insert could overwrite a row.
+TABLES = {
+    "subscriptions_consentrecord": ("id", "uuid"),
+    "subscriptions_consentpayload": ("record_id",),
+    "subscriptions_consentseal": ("id", "number", "hash"),
+    "subscriptions_sealedrecord": ("record_id",),
+    "subscriptions_consenttext": ("id",),
+}
+
+POSTGRESQL_FUNCTION = """
+CREATE OR REPLACE FUNCTION subscriptions_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF TG_OP <> 'UPDATE' AND current_setting('newsroom.ledger_door', true) = 'open' THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP;
+END $$
+"""
+POSTGRESQL = """
+CREATE OR REPLACE TRIGGER {table}_refuses_update BEFORE UPDATE ON {table}
+    FOR EACH ROW EXECUTE FUNCTION subscriptions_refuse_change();
+CREATE OR REPLACE TRIGGER {table}_refuses_delete BEFORE DELETE ON {table}
+    FOR EACH ROW EXECUTE FUNCTION subscriptions_refuse_change();
+CREATE OR REPLACE TRIGGER {table}_refuses_truncate BEFORE TRUNCATE ON {table}
+    FOR EACH STATEMENT EXECUTE FUNCTION subscriptions_refuse_change();
+"""
+SQLITE_DOOR = "CREATE TABLE IF NOT EXISTS subscriptions_ledgerdoor (id integer PRIMARY KEY CHECK (id = 1))"
+SQLITE = (
+    """
+    CREATE TRIGGER IF NOT EXISTS {table}_refuses_update BEFORE UPDATE ON {table}
+    BEGIN SELECT RAISE(ABORT, '{table} is append-only: UPDATE refused'); END
+    """,
+    """
+    CREATE TRIGGER IF NOT EXISTS {table}_refuses_delete BEFORE DELETE ON {table}
+    WHEN NOT EXISTS (SELECT 1 FROM subscriptions_ledgerdoor)
+    BEGIN SELECT RAISE(ABORT, '{table} is append-only: DELETE refused'); END
+    """,
+    """
+    CREATE TRIGGER IF NOT EXISTS {table}_refuses_replace BEFORE INSERT ON {table}
+    WHEN EXISTS (SELECT 1 FROM {table} WHERE {same_row})
+    BEGIN SELECT RAISE(ABORT, '{table} is append-only: REPLACE refused'); END
+    """,
+)
+
+
+def guard(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute(POSTGRESQL_FUNCTION)
+        for table in TABLES:
+            schema_editor.execute(POSTGRESQL.format(table=table))
+        return
+    schema_editor.execute(SQLITE_DOOR)
+    for table, columns in TABLES.items():
+        same_row = " OR ".join(f"{column} = NEW.{column}" for column in columns)
+        for statement in SQLITE:
+            schema_editor.execute(statement.format(table=table, same_row=same_row))
+
+
+class Migration(migrations.Migration):
+    dependencies = [("subscriptions", "0001_initial")]
+
+    operations = [migrations.RunPython(guard, migrations.RunPython.noop)]

@@ -1,0 +1,164 @@
+"""The words a reader agrees to, as shown and as kept: versioned, in each language, never changed once written (R-05, R-07).
+
+A newsletter without a text of its own, and the declaration, begin with the wordings below as version 1. They become rows
+when the first reader sends a form that showed them.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+
+from django.conf import settings
+from django.db.models import Max, Q
+from django.template.loader import get_template
+from django.utils.translation import get_language
+
+from subscriptions.models import ConsentText, Newsletter
+
+DECLARATION = {
+    "de": (
+        "Ja, {publisher} darf mir die oben gewählten Newsletter in der jeweils genannten Häufigkeit an meine"
+        " E-Mail-Adresse senden. Die Ausgaben können Werbung enthalten. Meine Einwilligung kann ich jederzeit mit"
+        " Wirkung für die Zukunft widerrufen, am einfachsten über den Abmeldelink in jeder Ausgabe."
+    ),
+    "en": (
+        "Yes, {publisher} may send the newsletters chosen above to my e-mail address, as often as stated with each."
+        " Issues may contain advertising. I can withdraw my consent at any time with effect for the future, most easily"
+        " by the unsubscribe link in every issue."
+    ),
+}
+OFFER = {"de": "{description} Erscheint {frequency}.", "en": "{description} Appears {frequency}."}
+# Stated narrowly, because the stated frequency binds the sender (KG Berlin 5 U 1043/20).
+FREQUENCY = {
+    "de": {
+        Newsletter.Frequency.DAILY: "täglich, mit höchstens einer Ausgabe am Tag",
+        Newsletter.Frequency.WEEKDAYS: "montags bis freitags, mit höchstens einer Ausgabe am Tag",
+        Newsletter.Frequency.WEEKLY: "einmal in der Woche",
+    },
+    "en": {
+        Newsletter.Frequency.DAILY: "daily, at most one issue a day",
+        Newsletter.Frequency.WEEKDAYS: "Monday to Friday, at most one issue a day",
+        Newsletter.Frequency.WEEKLY: "once a week",
+    },
+}
+FORM_TEMPLATE = "subscriptions/_sign_up_form.html"
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A newsletter as offered, with the words that stand beside it."""
+
+    newsletter: Newsletter
+    text: ConsentText
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a form shows: the newsletters, and the declaration beside its button."""
+
+    language: str
+    declaration: ConsentText
+    choices: tuple[Choice, ...]
+
+    @property
+    def fingerprint(self) -> str:
+        """A short hash of every word offered, so that a form sent later is known to have shown just these."""
+        shown = [
+            self.language,
+            self.declaration.wording,
+            [[choice.newsletter.pk, choice.newsletter.name, choice.text.wording] for choice in self.choices],
+            template_version(),
+        ]
+        return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:20]
+
+    def narrowed(self, newsletters: list[Newsletter]) -> "Offer":
+        """Return the part of the offer that concerns these newsletters."""
+        chosen = {newsletter.pk for newsletter in newsletters}
+        return Offer(self.language, self.declaration, tuple(c for c in self.choices if c.newsletter.pk in chosen))
+
+
+def form_language() -> str:
+    """Return the language in which a form is shown now, one of those that have wordings."""
+    language = (get_language() or settings.LANGUAGE_CODE).split("-")[0]
+    return language if language in DECLARATION else settings.LANGUAGE_CODE.split("-")[0]
+
+
+def offer(language: str) -> Offer:
+    """Return what is offered now; it writes nothing."""
+    newsletters = list(Newsletter.objects.open())
+    latest = _latest_texts(language)
+    choices = (Choice(new, latest.get(new.pk) or _first_text(new, language)) for new in newsletters)
+    return Offer(language, latest.get(None) or _first_declaration(language), tuple(choices))
+
+
+def keep(text: ConsentText) -> ConsentText:
+    """Return the row of a text that a reader agreed to, written now if he is the first."""
+    if text.pk:
+        return text
+    kept, _created = ConsentText.objects.get_or_create(
+        newsletter=text.newsletter,
+        language=text.language,
+        version=text.version,
+        defaults={"wording": text.wording, "created_at": text.created_at},
+    )
+    return kept
+
+
+def revise(newsletter: Newsletter | None, *, language: str, wording: str, now: datetime) -> ConsentText:
+    """Write a new version of a text. Readers who agreed to an older one stay bound to that."""
+    texts = ConsentText.objects.filter(newsletter=newsletter, language=language)
+    last = texts.aggregate(last=Max("version"))["last"] or 0
+    return ConsentText.objects.create(
+        newsletter=newsletter, language=language, version=last + 1, wording=wording, created_at=now
+    )
+
+
+def revise_offer(newsletter: Newsletter, now: datetime) -> list[ConsentText]:
+    """Write new versions of a newsletter's texts after its description or frequency changed; none if it has no text yet."""
+    languages = newsletter.consent_texts.values_list("language", flat=True).order_by("language").distinct()
+    return [
+        revise(newsletter, language=language, wording=_offer_wording(newsletter, language), now=now)
+        for language in languages
+    ]
+
+
+@cache
+def template_version() -> str:
+    """Return a short hash of the form's template, which the evidence names (R-11)."""
+    return source_version(FORM_TEMPLATE)
+
+
+@cache
+def source_version(template_name: str) -> str:
+    """Return a short hash of a template's source."""
+    source: str = get_template(template_name).template.source  # type: ignore[attr-defined]
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
+
+
+def frequency(newsletter: Newsletter, language: str) -> str:
+    return FREQUENCY[language][Newsletter.Frequency(newsletter.frequency)]
+
+
+def _latest_texts(language: str) -> dict[int | None, ConsentText]:
+    """Return the newest text per newsletter; the declaration under None."""
+    relevant = ConsentText.objects.filter(language=language).filter(
+        Q(newsletter=None) | Q(newsletter__state=Newsletter.State.OPEN)
+    )
+    return {text.newsletter_id: text for text in relevant.order_by("version")}
+
+
+def _first_text(newsletter: Newsletter, language: str) -> ConsentText:
+    return ConsentText(
+        newsletter=newsletter, language=language, version=1, wording=_offer_wording(newsletter, language)
+    )
+
+
+def _first_declaration(language: str) -> ConsentText:
+    wording = DECLARATION[language].format(publisher=settings.PUBLISHER["name"])
+    return ConsentText(language=language, version=1, wording=wording)
+
+
+def _offer_wording(newsletter: Newsletter, language: str) -> str:
+    return OFFER[language].format(description=newsletter.description, frequency=frequency(newsletter, language))
