@@ -1,4 +1,27 @@
+from django.conf import settings
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path, re_path
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from newsroom import health, views
+
+urlpatterns = [
+    path("", include("newsroom.articles.urls")),
+    path("", include("subscriptions.urls")),
+    path("", include("digests.urls")),
+    path("datenschutz/", views.privacy, name="privacy"),
+    path("impressum/", views.imprint, name="imprint"),
+    path("robots.txt", views.robots),
+    path("favicon.ico", views.favicon),
+    path("health/live", health.live),
+    path("health/ready", health.ready),
+    path("admin/", admin.site.urls),
+    re_path(r"^media/(?P<path>.+)$", views.media),
+]
+
+if settings.DEMO:
+    urlpatterns += [path("postfach/", include("django_mail_preview.urls"))]
+
+handler400 = "newsroom.errors.bad_request"
+handler403 = "newsroom.errors.forbidden"
+handler404 = "newsroom.errors.not_found"
+handler500 = "newsroom.errors.server_error"

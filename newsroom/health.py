@@ -1,0 +1,34 @@
+"""What a supervisor or load balancer asks: does the process answer, and can it work?"""
+
+from django.db import Error, connection
+from django.db.migrations.executor import MigrationExecutor
+from django.http import HttpRequest, HttpResponse
+from django.views.decorators.cache import never_cache
+from django.views.decorators.http import require_safe
+
+
+@never_cache
+@require_safe
+def live(request: HttpRequest) -> HttpResponse:
+    return _answer("ok", 200)
+
+
+@never_cache
+@require_safe
+def ready(request: HttpRequest) -> HttpResponse:
+    """Answer 200 if the database is there and as this version expects it, else 503 with the reason in a few words."""
+    try:
+        reason = _what_is_missing()
+    except Error:  # its text may name the host and the user
+        reason = "database not reachable"
+    return _answer(reason, 503) if reason else _answer("ok", 200)
+
+
+def _what_is_missing() -> str:
+    executor = MigrationExecutor(connection)
+    pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
+    return f"{len(pending)} migrations not applied" if pending else ""
+
+
+def _answer(text: str, status: int) -> HttpResponse:
+    return HttpResponse(text + "\n", status=status, content_type="text/plain; charset=utf-8")
