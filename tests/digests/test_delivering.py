@@ -1,0 +1,362 @@
+import smtplib
+from datetime import timedelta
+
+import pytest
+from django.conf import settings as django_settings
+from django.db import transaction
+from django.utils import timezone
+
+from digests import audit, delivery, outcomes, providers, sweeping
+from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
+from tests.backends import ScriptedBackend, addresses
+from tests.makers import make_sending_digest, make_subscription
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _scripted(settings):
+    settings.EMAIL_BACKEND = "tests.backends.ScriptedBackend"
+    settings.DELIVERY_BATCH_SIZE = 25
+    ScriptedBackend.reset()
+
+
+def fail_at(number, error):
+    def script(message, call):
+        if call == number:
+            raise error
+
+    return script
+
+
+def standing(digest):
+    digest.refresh_from_db()
+    return {kind: count for kind, count in outcomes.counts(digest).items() if count}
+
+
+def later(minutes=5):
+    """Make everything that waits for a later time due, as if that time had come."""
+    DeliveryBatch.objects.filter(state="pending").update(next_attempt_at=timezone.now() - timedelta(seconds=1))
+    Provider.objects.update(resume_at=None)
+
+
+def is_sound(digest):
+    return not list(audit.broken_invariants(timezone.now()))
+
+
+def test_every_reader_gets_one_copy_and_the_digest_is_finished():
+    digest = make_sending_digest(readers=60)
+
+    delivery.deliver_due()
+
+    assert len(addresses()) == len(set(addresses())) == 60
+    assert standing(digest) == {"expected": 60, "accepted": 60}
+    assert digest.state == Digest.State.FINISHED
+
+
+def test_a_second_worker_does_nothing():
+    digest = make_sending_digest(readers=3)
+    batch = digest.batches.get()
+    delivery.deliver(batch.pk)
+
+    assert delivery.deliver(batch.pk) is False
+    assert len(addresses()) == 3
+
+
+def test_the_ordinary_delivery_row_is_written_once_and_has_no_outcome_of_its_own():
+    digest = make_sending_digest(readers=3)
+
+    delivery.deliver_due()
+
+    assert set(digest.deliveries.values_list("state", flat=True)) == {""}
+    assert set(digest.deliveries.with_outcome().values_list("outcome", flat=True)) == {"accepted"}
+
+
+def test_a_refused_address_does_not_keep_the_others_waiting():
+    ScriptedBackend.reset(fail_at(4, smtplib.SMTPRecipientsRefused({"x@leser.example": (550, b"no such user")})))
+    digest = make_sending_digest(readers=12)
+
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 12, "accepted": 11, "refused": 1}
+    assert digest.state == Digest.State.FINISHED
+
+
+def test_what_was_surely_not_sent_waits_again_and_goes_later():
+    ScriptedBackend.reset(fail_at(14, ConnectionRefusedError()))
+    digest = make_sending_digest(readers=25)
+
+    delivery.deliver_due()
+    assert standing(digest) == {"expected": 25, "accepted": 14, "waiting": 11}
+    later()
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 25, "accepted": 25}
+    assert len(addresses()) == len(set(addresses())) == 25
+    assert is_sound(digest)
+
+
+def test_an_unreachable_provider_costs_no_attempt_and_holds_the_gate():
+    ScriptedBackend.reset(fail_at(0, ConnectionRefusedError()))
+    digest = make_sending_digest(readers=2)
+
+    delivery.deliver_due()
+
+    batch = digest.batches.get()
+    assert (batch.state, batch.attempts) == (DeliveryBatch.State.PENDING, 0)
+    assert not providers.passes(providers.current(), now=timezone.now())
+
+
+def test_a_lost_answer_makes_one_reader_uncertain_and_nobody_is_mailed_twice():
+    ScriptedBackend.reset(fail_at(7, TimeoutError()))
+    digest = make_sending_digest(readers=25)
+
+    delivery.deliver_due()
+    later()
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 25, "accepted": 24, "uncertain": 1}
+    assert digest.state == Digest.State.SENDING
+    assert len(addresses()) == len(set(addresses())) == 24
+
+
+def test_a_refused_key_closes_the_gate_until_staff_opens_it():
+    ScriptedBackend.reset(fail_at(0, smtplib.SMTPAuthenticationError(535, b"bad")))
+    digest = make_sending_digest(readers=2)
+    delivery.deliver_due()
+    later()
+    delivery.deliver_due()
+    assert standing(digest) == {"expected": 2, "waiting": 2}
+
+    assert providers.reopen(providers.current())
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 2, "accepted": 2}
+
+
+def test_who_unsubscribed_after_the_freeze_is_not_mailed():
+    digest = make_sending_digest(readers=5)
+    subscription = digest.newsletter.subscriptions.first()
+    digest.newsletter.subscriptions.filter(pk=subscription.pk).update(state="ended", ended_at=timezone.now())
+
+    delivery.deliver_due()
+
+    assert subscription.subscriber.address not in addresses()
+    assert standing(digest) == {"expected": 5, "accepted": 4, "suppressed": 1}
+    assert digest.state == Digest.State.FINISHED
+
+
+def test_who_unsubscribes_while_the_batch_is_being_sent_is_not_mailed():
+    digest = make_sending_digest(readers=25)
+    last = digest.newsletter.subscriptions.last()
+
+    def unsubscribe_in_time(message, call):
+        if call == 5:
+            digest.newsletter.subscriptions.filter(pk=last.pk).update(state="ended", ended_at=timezone.now())
+
+    ScriptedBackend.reset(unsubscribe_in_time)
+    delivery.deliver_due()
+
+    assert last.subscriber.address not in addresses()
+    assert standing(digest) == {"expected": 25, "accepted": 24, "suppressed": 1}
+
+
+def test_an_erased_reader_is_not_mailed_and_stops_nobody():
+    digest = make_sending_digest(readers=4)
+    subscriber = digest.newsletter.subscriptions.first().subscriber
+    subscriber.delete()
+
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 4, "accepted": 3, "suppressed": 1}
+    assert digest.state == Digest.State.FINISHED
+
+
+def test_a_restricted_reader_is_not_mailed():
+    digest = make_sending_digest(readers=2)
+    subscriber = digest.newsletter.subscriptions.first().subscriber
+    type(subscriber).objects.filter(pk=subscriber.pk).update(restricted_at=timezone.now())
+
+    delivery.deliver_due()
+
+    assert subscriber.address not in addresses()
+
+
+@pytest.mark.parametrize("state", [Digest.State.PAUSED, Digest.State.CANCELLED])
+def test_a_pause_or_cancellation_takes_hold_within_the_batch(state):
+    digest = make_sending_digest(readers=25)
+
+    def change_state(message, call):
+        if call == 3:
+            Digest.objects.filter(pk=digest.pk).update(state=state)
+
+    ScriptedBackend.reset(change_state)
+    delivery.deliver_due()
+
+    assert len(addresses()) == delivery.GROUP_SIZE
+    assert standing(digest) == {"expected": 25, "accepted": 10, "waiting": 15}
+
+
+def test_a_paused_digest_goes_on_where_it_stopped():
+    digest = make_sending_digest(readers=25)
+    ScriptedBackend.reset(lambda message, call: Digest.objects.filter(pk=digest.pk, state="sending").update(state="paused") if call == 3 else None)
+    delivery.deliver_due()
+    Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING)
+    later()
+
+    delivery.deliver_due()
+
+    assert len(addresses()) == len(set(addresses())) == 25
+    assert standing(digest) == {"expected": 25, "accepted": 25}
+
+
+def lose_worker(digest, *, acknowledged, in_flight, size=25):
+    """Leave the rows as a worker does that was killed after its commit of a group's intent."""
+    batch = digest.batches.get()
+    now = timezone.now()
+    batch.state, batch.fence, batch.attempts = DeliveryBatch.State.SUBMITTING, 1, 1
+    batch.lease_until = now - timedelta(seconds=1)
+    batch.save()
+    delivery._write_deliveries(batch, now=now)
+    DeliveryAttempt.objects.create(
+        batch=batch, fence=1, started_at=now, acknowledged=acknowledged, in_flight=in_flight
+    )
+
+
+def test_readers_in_flight_when_a_worker_dies_are_uncertain_and_the_rest_is_sent():
+    digest = make_sending_digest(readers=25)
+    lose_worker(digest, acknowledged=10, in_flight=10)
+
+    sweeping.sweep(timezone.now())
+    assert standing(digest) == {"expected": 25, "accepted": 10, "uncertain": 10, "waiting": 5}
+    delivery.deliver_due()
+
+    assert len(addresses()) == 5
+    assert standing(digest) == {"expected": 25, "accepted": 15, "uncertain": 10}
+    assert is_sound(digest)
+
+
+def test_a_schedule_may_rather_mail_twice_than_not_at_all():
+    digest = make_sending_digest(readers=25)
+    type(digest.schedule).objects.filter(pk=digest.schedule_id).update(uncertain_policy="no_loss")
+    lose_worker(digest, acknowledged=10, in_flight=10)
+
+    sweeping.sweep(timezone.now())
+    delivery.deliver_due()
+
+    assert len(addresses()) == 15
+    assert standing(digest) == {"expected": 25, "accepted": 25}
+
+
+def test_a_worker_that_died_before_sending_costs_nothing_but_time():
+    digest = make_sending_digest(readers=3)
+    digest.batches.update(state="leased", fence=1, attempts=1, lease_until=timezone.now() - timedelta(seconds=1))
+
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 3, "accepted": 3}
+
+
+def test_a_batch_that_kills_each_worker_comes_to_an_end():
+    digest = make_sending_digest(readers=3)
+    digest.batches.update(
+        state="leased", fence=5, attempts=django_settings.DELIVERY_MAX_ATTEMPTS, lease_until=timezone.now() - timedelta(seconds=1)
+    )
+
+    delivery.deliver_due()
+    sweeping.sweep(timezone.now())
+
+    assert addresses() == []
+    assert standing(digest) == {"expected": 3, "failed": 3}
+
+
+def test_a_worker_that_lost_its_claim_writes_nothing():
+    digest = make_sending_digest(readers=25)
+
+    def lose_claim(message, call):
+        if call == 2:
+            digest.batches.update(fence=7)
+
+    ScriptedBackend.reset(lose_claim)
+    delivery.deliver_due()
+
+    assert len(addresses()) == delivery.GROUP_SIZE
+    assert digest.batches.get().state == DeliveryBatch.State.SUBMITTING
+
+
+def test_no_transaction_is_open_during_a_call(transactional_db):
+    open_ones = []
+    ScriptedBackend.reset(lambda message, call: open_ones.append(transaction.get_connection().in_atomic_block))
+    make_sending_digest(readers=3)
+
+    delivery.deliver_due()
+
+    assert open_ones == [False, False, False]
+
+
+def test_what_is_too_late_is_closed_visibly():
+    digest = make_sending_digest(readers=3)
+    Digest.objects.filter(pk=digest.pk).update(not_after=timezone.now() - timedelta(seconds=1))
+
+    delivery.deliver_due()
+    sweeping.sweep(timezone.now())
+
+    assert addresses() == []
+    assert standing(digest) == {"expected": 3, "expired": 3}
+    assert digest.state == Digest.State.FINISHED
+
+
+def test_uncertain_deliveries_given_up_let_the_digest_finish(admin_user):
+    digest = make_sending_digest(readers=25)
+    lose_worker(digest, acknowledged=10, in_flight=15)
+    sweeping.sweep(timezone.now())
+
+    assert outcomes.give_up_uncertain(digest, now=timezone.now(), actor=admin_user, reason="no complaints") == 15
+
+    assert standing(digest) == {"expected": 25, "accepted": 10, "failed": 15}
+    assert digest.state == Digest.State.FINISHED
+
+
+def test_uncertain_deliveries_can_be_sent_again_with_the_same_message_id(admin_user):
+    ScriptedBackend.reset(fail_at(1, TimeoutError()))
+    digest = make_sending_digest(readers=3)
+    delivery.deliver_due()
+    later()
+    delivery.deliver_due()
+    uncertain = digest.deliveries.get(state=Delivery.State.UNCERTAIN)
+
+    assert outcomes.resend_uncertain(digest, now=timezone.now(), actor=admin_user, reason="asked") == 1
+    later()
+    delivery.deliver_due()
+
+    assert str(uncertain.uuid) in ScriptedBackend.accepted[-1].extra_headers["Message-ID"]
+    assert standing(digest) == {"expected": 3, "accepted": 3}
+    assert is_sound(digest)
+
+
+def test_a_reader_who_has_a_delivery_already_is_never_mailed_again():
+    digest = make_sending_digest(readers=3)
+    delivery.deliver_due()
+    reader = digest.newsletter.subscriptions.first().subscriber_id
+    digest.batches.create(number=99, reader_ids=[reader], size=1, next_attempt_at=timezone.now())
+    Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING)
+
+    delivery.deliver_due()
+
+    assert len(addresses()) == 3
+
+
+def test_the_audit_names_a_digest_whose_readers_do_not_add_up():
+    digest = make_sending_digest(readers=3)
+    Digest.objects.filter(pk=digest.pk).update(expected_count=4)
+
+    assert f"digest {digest.pk}" in next(audit.broken_invariants(timezone.now()))
+
+
+def test_freezing_takes_only_readers_who_may_be_mailed():
+    digest = make_sending_digest(readers=2)
+    make_subscription(digest.newsletter, state="paused")
+    make_subscription(digest.newsletter, state="ended", ended_at=timezone.now())
+
+    assert digest.expected_count == 2
+    assert sum(len(ids) for ids in digest.batches.values_list("reader_ids", flat=True)) == 2
