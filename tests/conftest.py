@@ -137,6 +137,12 @@ def _fresh_mail_and_cache() -> None:
 
 
 @pytest.fixture(scope="session")
+def guard(request: pytest.FixtureRequest) -> Guard:
+    """What ends the run's processes, however the run ends."""
+    return request.config.stash[guard_key]
+
+
+@pytest.fixture(scope="session")
 def broker_url(request: pytest.FixtureRequest) -> str:
     """A Redis-protocol broker: TEST_BROKER_URL, or a server of our own. Tests that need it empty share it one by one."""
     return os.environ.get("TEST_BROKER_URL") or start_valkey(request.config.stash[guard_key])
