@@ -1,4 +1,4 @@
-"""Pages for what went wrong, in the site's design. They ask neither the database nor the request for anything."""
+"""Pages for what went wrong, in the site's design. What the server itself got wrong is told without asking the database."""
 
 from django.http import HttpRequest, HttpResponse
 from django.template import loader

@@ -196,6 +196,7 @@ SUPERVISORY_AUTHORITY = env.str(
 )
 HOSTING_PROVIDER = env.str("HOSTING_PROVIDER", "")
 MAIL_PROVIDER = env.str("MAIL_PROVIDER", "")
+THIRD_COUNTRY_TRANSFER = env.str("THIRD_COUNTRY_TRANSFER", "")  # whole sentences: which country, which safeguard
 
 # Mail
 
@@ -249,6 +250,7 @@ EVIDENCE_RETENTION_YEARS = env.int("EVIDENCE_RETENTION_YEARS", 3)
 PRIVACY_REQUEST_RETENTION = timedelta(days=env.int("PRIVACY_REQUEST_RETENTION_DAYS", 3 * 365))
 LOG_RETENTION = timedelta(days=env.int("LOG_RETENTION_DAYS", 7))
 BACKUP_RETENTION = timedelta(days=env.int("BACKUP_RETENTION_DAYS", 35))
+NETWORK_COUNT_RETENTION = timedelta(hours=24)
 EVIDENCE_IP = env.str("EVIDENCE_IP", "full")
 if EVIDENCE_IP not in {"full", "truncated", "none"}:
     raise ImproperlyConfigured("EVIDENCE_IP is one of: full, truncated, none.")
