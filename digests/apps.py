@@ -5,3 +5,10 @@ from django.utils.translation import gettext_lazy as _
 class DigestsConfig(AppConfig):
     name = "digests"
     verbose_name = _("Digests")
+
+    def ready(self) -> None:
+        # Models exist only now.
+        from digests import release, trial
+        from newsroom.mail import outbox
+
+        outbox.register(release.TEST_MAIL, trial.prepare)

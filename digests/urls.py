@@ -1,5 +1,7 @@
-from django.urls import URLPattern
+from django.urls import path
+
+from digests import views
 
 app_name = "digests"
 
-urlpatterns: list[URLPattern] = []
+urlpatterns = [path("newsletter/ausgabe/<uuid:uuid>/", views.web_version, name="web_version")]

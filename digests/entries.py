@@ -1,0 +1,46 @@
+"""What of an article is frozen into a digest, and how it differs from the article as it is now."""
+
+from typing import Any
+
+from django.conf import settings
+
+from digests.models import Digest, DigestEntry
+from digests.pictures import thumbnail_url
+from newsroom.articles.models import Article
+from newsroom.mail.messages import single_line
+
+
+def facts(article: Article) -> dict[str, Any]:
+    """Return an article's words and pictures as a digest freezes them."""
+    return {
+        "section": single_line(article.section.name),
+        "headline": single_line(article.headline),
+        "teaser": single_line(article.teaser),
+        "author": single_line(article.author),
+        "url": _absolute(article.get_absolute_url()),
+        "image_url": _absolute(article.image.url) if article.image else "",
+        "thumbnail_url": _absolute(thumbnail_url(article)),
+        "image_alt": single_line(article.image_alt) if article.image else "",
+        "image_width": article.image_width if article.image else None,
+        "image_height": article.image_height if article.image else None,
+    }
+
+
+def freeze(digest: Digest, article: Article, *, position: int) -> DigestEntry:
+    """Return an entry, not yet saved, that holds the article as it is now."""
+    return DigestEntry(
+        digest=digest,
+        newsletter_id=digest.newsletter_id,
+        article=article,
+        position=position,
+        **facts(article),
+    )
+
+
+def differences(entry: DigestEntry) -> list[str]:
+    """Return the names of the fields in which the article has changed since it was frozen."""
+    return [name for name, value in facts(entry.article).items() if getattr(entry, name) != value]
+
+
+def _absolute(path: str) -> str:
+    return f"{settings.SITE_URL}{path}" if path.startswith("/") else path

@@ -1,0 +1,48 @@
+"""A digest as a page: the version for the browser, and the previews that staff see in the admin.
+
+Each shows a mail as it is, under a policy of its own that lets nothing run and nothing load from elsewhere.
+"""
+
+from uuid import UUID
+
+from csp.decorators import csp_replace
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404
+from django.views.decorators.cache import cache_control
+from django.views.decorators.clickjacking import xframe_options_sameorigin
+from django.views.decorators.http import require_safe
+
+from digests import rendering
+from digests.models import Digest
+
+# There is no reader here whose links these could be; this page mails them to whoever asks.
+LINKS_PATH = "/meine-daten/"
+
+MAIL_POLICY = {
+    "default-src": ["'none'"],
+    "img-src": ["'self'"],
+    "style-src": ["'unsafe-inline'"],
+    "base-uri": ["'none'"],
+    "form-action": ["'none'"],
+}
+
+
+@require_safe
+@cache_control(public=True, max_age=300)
+@csp_replace(MAIL_POLICY | {"frame-ancestors": ["'none'"]})
+def web_version(request: HttpRequest, uuid: UUID) -> HttpResponse:
+    """The digest as it was mailed, for everyone with the link; nobody's links are in it."""
+    digest = get_object_or_404(Digest.objects.out(), uuid=uuid)
+    html = rendering.fill(digest.html, unsubscribe_url=LINKS_PATH, preferences_url=LINKS_PATH)
+    response = HttpResponse(html)
+    response["X-Robots-Tag"] = "noindex"
+    return response
+
+
+@require_safe
+@cache_control(private=True, no_store=True)
+@xframe_options_sameorigin
+@csp_replace(MAIL_POLICY | {"frame-ancestors": ["'self'"], "sandbox": [""]})
+def mail_html(request: HttpRequest, digest: Digest) -> HttpResponse:
+    """The HTML part, for the preview's frame. The sandbox lets no link lead out of it."""
+    return HttpResponse(rendering.fill(digest.html, unsubscribe_url="#", preferences_url="#"))
