@@ -267,7 +267,6 @@ class DigestEntry(models.Model):
     url = models.URLField(_("address"), max_length=300)
     image_url = models.URLField(_("picture"), max_length=300, blank=True)
     thumbnail_url = models.URLField(_("small picture"), max_length=300, blank=True)
-    thumbnail_url = models.URLField(_("small picture"), max_length=300, blank=True)
     image_alt = models.CharField(_("picture description"), max_length=300, blank=True)
     image_width = models.PositiveIntegerField(null=True, blank=True)
     image_height = models.PositiveIntegerField(null=True, blank=True)
@@ -314,23 +313,6 @@ class LeftOut(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["newsletter", "article"], name="left_out_once_per_newsletter_and_article")
         ]
-
-
-class DigestTest(models.Model):
-    """One copy of a digest for the staff member who asked for it, and for nobody else."""
-
-    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    digest = models.ForeignKey(Digest, models.CASCADE, related_name="tests", verbose_name=_("digest"))
-    user = models.ForeignKey(settings.AUTH_USER_MODEL, models.CASCADE, related_name="+", verbose_name=_("for"))
-    requested_at = models.DateTimeField(_("requested"))
-
-    class Meta:
-        verbose_name = _("test mail")
-        verbose_name_plural = _("test mails")
-        ordering = ["-requested_at"]
-
-    def __str__(self) -> str:
-        return str(self.uuid)
 
 
 class DigestTest(models.Model):
