@@ -19,6 +19,9 @@ class OutboxMailQuerySet(models.QuerySet["OutboxMail"]):
         """Mails that may have been sent: their relay died during the call."""
         return self.filter(state=OutboxMail.State.SUBMITTING, lease_until__lt=now)
 
+    def sent_since(self, time: datetime) -> Self:
+        return self.filter(state=OutboxMail.State.SENT, sent_at__gte=time)
+
 
 class OutboxMail(models.Model):
     """A service mail to be sent once. It names what caused it and holds neither address nor token."""
@@ -61,6 +64,7 @@ class OutboxMail(models.Model):
         indexes = [
             models.Index(fields=["next_attempt_at"], condition=Q(state="pending"), name="outbox_due"),
             models.Index(fields=["lease_until"], condition=Q(state__in=["leased", "submitting"]), name="outbox_leased"),
+            models.Index(fields=["sent_at"], condition=Q(state="sent"), name="outbox_sent"),
         ]
 
     def __str__(self) -> str:

@@ -1,25 +1,131 @@
-"""Hand one message over and say what became of it."""
+"""Hand one message over to whatever backend is configured, and say what became of it.
 
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
+What a provider answers or a network does is never raised, but returned as an outcome.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from anymail.backends.base import AnymailBaseBackend
+from django.conf import settings
+from django.core.mail import EmailMessage, get_connection
+from django.core.mail.backends.base import BaseEmailBackend
+
+from newsroom.mail.classification import classify
+from newsroom.mail.outcomes import Outcome, Result
+
+__all__ = ["CannotConnect", "Outcome", "Result", "classify", "hand_over", "open_connection"]
+
+log = logging.getLogger(__name__)
+
+DJANGO_SMTP = "django.core.mail.backends.smtp.EmailBackend"
+WATCHED_SMTP = "newsroom.mail.smtp.EmailBackend"
+
+# Providers where tracking can be switched off per message (the others refuse the very attribute).
+_TRACKING_CAN_BE_OFF = {
+    "Mailgun", "Mailjet", "MailerSend", "Mandrill", "Postmark", "SendGrid", "SparkPost", "Unisender Go",
+}  # fmt: skip
 
 
-class Outcome(StrEnum):
-    ACCEPTED = "accepted"
-    REFUSED = "refused"  # this message, definitely
-    THROTTLED = "throttled"  # definitely not sent; the provider asks for patience
-    NOT_SENT = "not_sent"  # definitely not sent; a fault
-    DENIED = "denied"  # the provider does not let us in
-    AMBIGUOUS = "ambiguous"  # may have been sent
+class CannotConnect(Exception):
+    """There is no way to the provider now; nothing was sent."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.detail)
+        self.result = result
 
 
-@dataclass(frozen=True)
-class Result:
-    """What became of one hand-over. `detail` is a class name and a status at most: no address, no key."""
+@contextmanager
+def open_connection() -> Iterator[BaseEmailBackend]:
+    """Yield an open connection of the configured backend, or raise `CannotConnect`."""
+    backend = WATCHED_SMTP if settings.EMAIL_BACKEND == DJANGO_SMTP else settings.EMAIL_BACKEND
+    try:
+        connection = get_connection(backend)
+        connection.open()
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises becomes an outcome
+        raise CannotConnect(_while_opening(error)) from None
+    try:
+        yield connection
+    finally:
+        _close(connection)
 
-    outcome: Outcome
-    detail: str
-    provider_message_id: str = ""
-    retry_after: timedelta | None = None
-    recipients: dict[str, Outcome] | None = None
+
+def hand_over(message: EmailMessage, *, connection: BaseEmailBackend) -> Result:
+    """Send one message once and return what became of it. Never tries again, never raises what the provider did."""
+    _leave_untracked(message, connection)
+    try:
+        count = connection.send_messages([message])
+    except Exception as error:  # noqa: BLE001 - whatever a backend raises becomes an outcome
+        return _from_answer(message) or classify(error)
+    return _from_answer(message) or _from_count(count)
+
+
+def _from_count(count: int | None) -> Result:
+    """Backends return how many messages they sent; some return nothing at all."""
+    if count == 0:
+        return Result(Outcome.REFUSED, "cancelled by the backend")
+    return Result(Outcome.ACCEPTED, "")
+
+
+# What an Anymail provider said of each recipient
+
+
+def _from_answer(message: EmailMessage) -> Result | None:
+    """Return what the provider's answer says, whatever was raised after it; None where there is none to read."""
+    status = getattr(message, "anymail_status", None)
+    if status is None or not status.recipients:
+        return _unread_answer(status)
+    recipients = _recipients(message.recipients(), status.recipients)
+    outcomes = set(recipients.values())
+    outcome = outcomes.pop() if len(outcomes) == 1 else Outcome.ACCEPTED
+    words = sorted(str(word) for word in status.status or ())
+    message_id = status.message_id if isinstance(status.message_id, str) else ""
+    return Result(outcome, " ".join(words), provider_message_id=message_id[:255], recipients=recipients)
+
+
+def _unread_answer(status: Any) -> Result | None:
+    """A provider that answered with a success has the message, even if its words could not be read."""
+    code = getattr(getattr(status, "esp_response", None), "status_code", None)
+    if code is not None and 200 <= code < 300:
+        return Result(Outcome.ACCEPTED, f"{code} unreadable answer")
+    return None
+
+
+def _recipients(addresses: list[str], statuses: Mapping[str, Any]) -> dict[str, Outcome]:
+    """Return each address's outcome; providers may answer with another case than they were asked with."""
+    by_key = {address.lower(): status.status for address, status in statuses.items()}
+    return {address: _OF_STATUS.get(by_key.get(address.lower()), Outcome.AMBIGUOUS) for address in addresses}
+
+
+_OF_STATUS: dict[str | None, Outcome] = {
+    "sent": Outcome.ACCEPTED,
+    "queued": Outcome.ACCEPTED,
+    "unknown": Outcome.ACCEPTED,  # the provider took the message and says no more
+    "invalid": Outcome.REFUSED,
+    "rejected": Outcome.REFUSED,
+    "failed": Outcome.REFUSED,
+}
+
+
+def _while_opening(error: BaseException) -> Result:
+    """While a connection is opened no message is under way: what would be ambiguous later is definite here."""
+    result = classify(error)
+    if result.outcome is Outcome.AMBIGUOUS:
+        result = replace(result, outcome=Outcome.NOT_SENT)
+    return replace(result, is_general=True)
+
+
+def _close(connection: BaseEmailBackend) -> None:
+    try:
+        connection.close()
+    except Exception as error:  # noqa: BLE001 - what was sent is sent; a farewell that fails changes nothing
+        log.debug("closing the mail connection: %s", type(error).__name__)
+
+
+def _leave_untracked(message: EmailMessage, connection: BaseEmailBackend) -> None:
+    """Tell providers that can be told per message not to watch the reader."""
+    if isinstance(connection, AnymailBaseBackend) and connection.esp_name in _TRACKING_CAN_BE_OFF:
+        message.track_opens = message.track_clicks = False  # type: ignore[attr-defined]

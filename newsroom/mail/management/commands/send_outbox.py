@@ -1,0 +1,18 @@
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils import timezone
+
+from newsroom.mail import outbox
+from newsroom.mail.models import OutboxMail
+
+
+class Command(BaseCommand):
+    help = "Sends the service mails that are due, until none is left. Needs no broker."
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        taken = 0
+        while count := outbox.send_due(timezone.now()):
+            taken += count
+        waiting = OutboxMail.objects.filter(state=OutboxMail.State.PENDING).count()
+        self.stdout.write(f"{taken} service mails taken up, {waiting} waiting.")
