@@ -4,7 +4,7 @@ import logging
 import re
 
 _ADDRESS = re.compile(r"[^\s<>\"'(),:;/\\]+@[\w.-]+\.\w+")
-_TOKEN_PATH = re.compile(r"(/(?:newsletter/(?:bestaetigen|abmelden)|meine-daten)/)[\w-]{16,}")
+_TOKEN_PATH = re.compile(r"(/(?:newsletter/(?:bestaetigen|abmelden|einstellungen)|meine-daten)/)[\w-]{16,}")
 
 
 def mask(text: str) -> str:

@@ -5,3 +5,10 @@ from django.utils.translation import gettext_lazy as _
 class SubscriptionsConfig(AppConfig):
     name = "subscriptions"
     verbose_name = _("Subscriptions")
+
+    def ready(self) -> None:
+        # Only now can modules that use models be imported.
+        from subscriptions import checks, mails, persons  # noqa: F401
+
+        mails.register()
+        persons.register()

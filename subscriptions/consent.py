@@ -27,8 +27,6 @@ from subscriptions.wording import Choice, Offer
 
 logger = logging.getLogger(__name__)
 
-PRIVACY_TEMPLATE = "legal/privacy.html"
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
@@ -216,7 +214,7 @@ def _requested(sign_up: SignUp, texts: Iterable[ConsentText], origin: Origin) ->
         "address_typed": sign_up.address_typed,
         "language": sign_up.language,
         "form_version": wording.template_version(),
-        "privacy_notice_version": wording.source_version(PRIVACY_TEMPLATE),
+        "privacy_notice_version": wording.privacy_notice_version(sign_up.language),
     }
     return ledger.Act(
         type=ConsentRecord.Type.REQUESTED, subject=sign_up.uuid, address_key=sign_up.address_key, body=body

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
-from django.db import connection, transaction
+from django.db import connection, models, transaction
 
 from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal, ConsentText, SealedRecord
 
@@ -48,6 +48,12 @@ def evidence(address_key: str) -> list[dict[str, Any]]:
     """Return everything on record about an address, oldest first, each with the number of its seal."""
     payloads = ConsentPayload.objects.filter(address_key=address_key).select_related("record__sealed__seal")
     return [_shown(payload) for payload in payloads.order_by("record__at", "record_id")]
+
+
+def forget(payloads: models.QuerySet[ConsentPayload]) -> int:
+    """Delete what was said, for retention and erasure; the records' commitments stay, and tell nothing without it."""
+    with door():
+        return payloads.delete()[0]
 
 
 def seal(now: datetime) -> int:

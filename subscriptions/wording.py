@@ -12,7 +12,7 @@ from functools import cache
 
 from django.conf import settings
 from django.db.models import Max, Q
-from django.template.loader import get_template
+from django.template.loader import select_template
 from django.utils.translation import get_language
 
 from subscriptions.models import ConsentText, Newsletter
@@ -127,13 +127,17 @@ def revise_offer(newsletter: Newsletter, now: datetime) -> list[ConsentText]:
 @cache
 def template_version() -> str:
     """Return a short hash of the form's template, which the evidence names (R-11)."""
-    return source_version(FORM_TEMPLATE)
+    return _source_version(FORM_TEMPLATE)
 
 
 @cache
-def source_version(template_name: str) -> str:
-    """Return a short hash of a template's source."""
-    source: str = get_template(template_name).template.source  # type: ignore[attr-defined]
+def privacy_notice_version(language: str) -> str:
+    """Return a short hash of the privacy notice that the form links to."""
+    return _source_version(f"legal/privacy.{language}.html", "legal/privacy.de.html")
+
+
+def _source_version(*template_names: str) -> str:
+    source: str = select_template(template_names).template.source  # type: ignore[attr-defined]
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 

@@ -1,0 +1,74 @@
+from datetime import datetime
+
+from django import forms
+from django.utils.translation import gettext_lazy as _
+
+from newsroom.mail.addresses import MAX_TYPED_LENGTH, Address, InvalidAddress, canonicalise
+from subscriptions import wording
+from subscriptions.models import Newsletter
+from subscriptions.reader_forms import Staleness, Stamp, read_stamp
+
+
+class AddressField(forms.CharField):
+    """A field whose value is an `Address`; what cannot be mailed is refused with a sentence that says why."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            max_length=MAX_TYPED_LENGTH,
+            error_messages={
+                "required": _("Please enter your e-mail address."),
+                "max_length": _("This e-mail address is too long. Please check it for typing errors."),
+            },
+        )
+
+    def clean(self, value: str | None) -> Address:
+        typed = super().clean(value)
+        try:
+            return canonicalise(typed)
+        except InvalidAddress as error:
+            raise forms.ValidationError(str(error), code="invalid") from None
+
+
+class StampedForm(forms.Form):
+    """A form with the signed stamp of its page, and a field that no reader sees and robots fill in."""
+
+    url = forms.CharField(required=False)
+    stamp = forms.CharField(required=False)
+
+    @property
+    def is_trapped(self) -> bool:
+        return bool(self.data.get("url"))
+
+    @property
+    def shown(self) -> Stamp | None:
+        return read_stamp(self.data.get("stamp", ""))
+
+    def staleness(self, fingerprint: str, now: datetime) -> Staleness | None:
+        """Say why the form, though filled in well, should be shown once more; None if it may pass."""
+        return self.shown.staleness(fingerprint=fingerprint, now=now) if self.shown else Staleness.OLD
+
+
+class SignUpForm(StampedForm):
+    email = AddressField()
+    newsletters = forms.ModelMultipleChoiceField(
+        Newsletter.objects.none(),
+        to_field_name="slug",
+        error_messages={
+            "required": _("Please choose at least one newsletter."),
+            "invalid_choice": _("One of the newsletters can no longer be chosen. Please choose again."),
+        },
+    )
+
+    def __init__(self, data: object = None, *, offer: wording.Offer) -> None:
+        super().__init__(data)  # type: ignore[arg-type]
+        self.offer = offer
+        self.fields["newsletters"].queryset = Newsletter.objects.open()  # type: ignore[attr-defined]
+
+    @property
+    def ticked(self) -> list[str]:
+        """The newsletters the reader ticked himself; none on a fresh form (CJEU C-673/17)."""
+        return self.data.getlist("newsletters") if self.is_bound else []  # type: ignore[attr-defined]
+
+
+class RightsForm(StampedForm):
+    email = AddressField()

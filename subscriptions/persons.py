@@ -1,0 +1,184 @@
+"""Where subscriptions holds personal data. Registered by `apps.py`; what points to other rows is registered after them."""
+
+from collections.abc import Iterable
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from django.conf import settings
+from django.utils import timezone
+from django.utils.translation import gettext as _
+
+from newsroom import persons
+from newsroom.mail.models import OutboxMail
+from newsroom.persons import Holding
+from subscriptions import ledger, suppression
+from subscriptions.models import ConsentPayload, PrivacyRequest, SignUp, Subscriber, Subscription
+
+
+def register() -> None:
+    for holding in (READERS, EVIDENCE, SUPPRESSIONS, PRIVACY_REQUESTS, SIGN_UPS, SERVICE_MAILS):
+        persons.register(holding)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return timezone.localtime(moment).isoformat(timespec="seconds") if moment else None
+
+
+def _export_readers(address_key: str) -> list[dict[str, Any]]:
+    readers = Subscriber.objects.filter(address_key=address_key).prefetch_related("subscriptions__newsletter")
+    return [
+        {
+            "reader": str(reader.uuid),
+            "address": reader.address,
+            "language": reader.language,
+            "since": _time(reader.created_at),
+            "restricted_since": _time(reader.restricted_at),
+            "subscriptions": [_subscription(subscription) for subscription in reader.subscriptions.all()],
+        }
+        for reader in readers
+    ]
+
+
+def _subscription(subscription: Subscription) -> dict[str, Any]:
+    return {
+        "newsletter": subscription.newsletter.name,
+        "state": subscription.state,
+        "active_since": _time(subscription.active_since),
+        "ended_at": _time(subscription.ended_at),
+    }
+
+
+def _erase_readers(address_key: str, now: datetime) -> int:
+    return Subscriber.objects.filter(address_key=address_key).delete()[0]
+
+
+def _evidence_is_kept() -> str:
+    return _(
+        "The proof of your consent and of its withdrawal stays locked away until the end of the %(years)d. calendar year"
+        " after it, because we must be able to prove that we were allowed to write to you (GDPR Art. 17(3)(e))."
+    ) % {"years": settings.EVIDENCE_RETENTION_YEARS}
+
+
+def _keep(address_key: str, now: datetime) -> int:
+    return 0
+
+
+def _export_suppressions(address_key: str) -> list[dict[str, Any]]:
+    entry = suppression.find(address_key)
+    return [{"reason": entry.reason, "since": _time(entry.created_at)}] if entry else []
+
+
+def _suppression_is_kept() -> str:
+    return _(
+        "A keyed hash of your address stays, so that it is not mailed again by mistake. The address cannot be read from"
+        " it. Should you sign up again yourself, it goes."
+    )
+
+
+def _export_privacy_requests(address_key: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "address": request.address,
+            "state": request.state,
+            "requested_at": _time(request.requested_at),
+            "link_mailed_at": _time(request.handed_over_at),
+            "link_used_at": _time(request.opened_at),
+        }
+        for request in PrivacyRequest.objects.filter(address_key=address_key)
+    ]
+
+
+def _anonymise_privacy_requests(address_key: str, now: datetime) -> int:
+    requests = PrivacyRequest.objects.filter(address_key=address_key)
+    return requests.update(address="", address_key="", state=PrivacyRequest.State.CLOSED)
+
+
+def _privacy_request_is_kept() -> str:
+    return _("That you asked for erasure stays noted, without your address, for %(days)d days.") % {
+        "days": settings.PRIVACY_REQUEST_RETENTION.days
+    }
+
+
+def _export_sign_ups(address_key: str) -> list[dict[str, Any]]:
+    sign_ups = SignUp.objects.filter(address_key=address_key).prefetch_related("newsletters", "consent_texts")
+    return [
+        {
+            "address_typed": sign_up.address_typed,
+            "address": sign_up.address,
+            "language": sign_up.language,
+            "newsletters": [newsletter.name for newsletter in sign_up.newsletters.all()],
+            "consent_texts": [text.wording for text in sign_up.consent_texts.all()],
+            "form": sign_up.form_url,
+            "ip": sign_up.ip,
+            "requested_at": _time(sign_up.requested_at),
+            "confirmed_at": _time(sign_up.confirmed_at),
+        }
+        for sign_up in sign_ups
+    ]
+
+
+def _erase_sign_ups(address_key: str, now: datetime) -> int:
+    return forget_sign_ups(SignUp.objects.filter(address_key=address_key))
+
+
+def forget_sign_ups(sign_ups: Iterable[SignUp]) -> int:
+    """Delete sign-ups; what was said in unconfirmed ones goes with them, for it proves no consent."""
+    sign_ups = list(sign_ups)
+    unconfirmed = [sign_up.uuid for sign_up in sign_ups if sign_up.confirmed_at is None]
+    if unconfirmed:
+        ledger.forget(ConsentPayload.objects.filter(record__subject__in=unconfirmed))
+    SignUp.objects.filter(pk__in=[sign_up.pk for sign_up in sign_ups]).delete()
+    return len(sign_ups)
+
+
+def _service_mails(address_key: str) -> list[OutboxMail]:
+    causes: set[UUID] = set(SignUp.objects.filter(address_key=address_key).values_list("uuid", flat=True))
+    causes |= set(PrivacyRequest.objects.filter(address_key=address_key).values_list("uuid", flat=True))
+    return list(OutboxMail.objects.filter(reference__in=causes))
+
+
+def _export_service_mails(address_key: str) -> list[dict[str, Any]]:
+    return [
+        {"kind": mail.kind, "state": mail.state, "created_at": _time(mail.created_at), "sent_at": _time(mail.sent_at)}
+        for mail in _service_mails(address_key)
+    ]
+
+
+def _erase_service_mails(address_key: str, now: datetime) -> int:
+    return OutboxMail.objects.filter(pk__in=[mail.pk for mail in _service_mails(address_key)]).delete()[0]
+
+
+READERS = Holding(
+    name="readers",
+    models=("subscriptions.Subscriber", "subscriptions.Subscription"),
+    export=_export_readers,
+    erase=_erase_readers,
+)
+EVIDENCE = Holding(
+    name="consent_records",
+    models=("subscriptions.ConsentRecord", "subscriptions.ConsentPayload"),
+    export=ledger.evidence,
+    erase=_keep,
+    kept=_evidence_is_kept,
+)
+SUPPRESSIONS = Holding(
+    name="suppressions",
+    models=("subscriptions.Suppression",),
+    export=_export_suppressions,
+    erase=_keep,
+    kept=_suppression_is_kept,
+)
+PRIVACY_REQUESTS = Holding(
+    name="privacy_requests",
+    models=("subscriptions.PrivacyRequest",),
+    export=_export_privacy_requests,
+    erase=_anonymise_privacy_requests,
+    kept=_privacy_request_is_kept,
+)
+SIGN_UPS = Holding(
+    name="sign_ups", models=("subscriptions.SignUp",), export=_export_sign_ups, erase=_erase_sign_ups
+)
+SERVICE_MAILS = Holding(
+    name="service_mails", models=("mail.OutboxMail",), export=_export_service_mails, erase=_erase_service_mails
+)

@@ -1,0 +1,134 @@
+"""Reader forms without cookies: each brings its own proof (design.md section 3).
+
+Django's CSRF protection needs a cookie, and readers never get one. A token page's proof is its token, which another site
+does not know. The sign-up and request forms change nothing by themselves (a mail to the address asks back); they carry a
+signed stamp against robots that never looked at the page, and refuse what a browser says comes from another site.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from functools import wraps
+from typing import Concatenate, ParamSpec
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.core import signing
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.views.decorators.csrf import csrf_exempt
+
+from subscriptions import throttling
+
+P = ParamSpec("P")
+View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+
+CLOCK_LEEWAY = timedelta(minutes=2)  # two servers' clocks may differ
+
+
+class Staleness(StrEnum):
+    """Why a form is shown again although nothing in it is wrong."""
+
+    OLD = "old"
+    HASTY = "hasty"
+    CHANGED = "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """When and where a form was shown, and a fingerprint of what it said."""
+
+    made_at: datetime
+    page: str
+    fingerprint: str
+
+    def signed(self) -> str:
+        return _signer().sign_object([int(self.made_at.timestamp()), self.page, self.fingerprint])
+
+    def staleness(self, *, fingerprint: str, now: datetime) -> Staleness | None:
+        """Say why the form should be shown again; None if it may pass."""
+        age = now - self.made_at
+        if not -CLOCK_LEEWAY <= age <= settings.FORM_STAMP_LIFETIME:
+            return Staleness.OLD
+        if self.fingerprint != fingerprint:
+            return Staleness.CHANGED
+        # The stamp holds whole seconds; a hasty one may look up to a second older than it is.
+        return Staleness.HASTY if age < settings.FORM_MINIMUM_FILL_TIME else None
+
+
+def read_stamp(signed: str) -> Stamp | None:
+    """Return the stamp, or None if it is not one of ours."""
+    try:
+        made_at, page, fingerprint = _signer().unsign_object(signed)
+    except (signing.BadSignature, ValueError):
+        return None
+    return Stamp(datetime.fromtimestamp(made_at, tz=UTC), page, fingerprint)
+
+
+def reader_form(view: View[P]) -> View[P]:
+    """A page with a form that anyone may send, without cookie and CSRF token.
+
+    Its POST passes the network's limit first and must not come from another site, where the browser tells. Its answers
+    are not stored; its empty form may be, the stamp in it is good for a day.
+    """
+
+    @csrf_exempt
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        if request.method != "POST":
+            return view(request, *args, **kwargs)
+        if is_from_elsewhere(request):
+            return _unstored(render(request, "subscriptions/from_elsewhere.html", status=403))
+        if wait := throttling.admit(request, timezone.now()):
+            return _unstored(_too_many(request, wait))
+        return _unstored(view(request, *args, **kwargs))
+
+    return guarded
+
+
+def token_page(view: View[P]) -> View[P]:
+    """A page whose URL or form holds a token: its proof. Never stored, indexed, or named to another page (E-40)."""
+
+    @csrf_exempt
+    @wraps(view)
+    def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+        response = _unstored(view(request, *args, **kwargs))
+        response["Referrer-Policy"] = "no-referrer"
+        response["X-Robots-Tag"] = "noindex, nofollow"
+        return response
+
+    return guarded
+
+
+def see_other(name: str) -> HttpResponse:
+    """Answer a form with another page (303), so that reloading it sends nothing again and its URL holds no token."""
+    return HttpResponse(status=303, headers={"Location": reverse(name)})
+
+
+def is_from_elsewhere(request: HttpRequest) -> bool:
+    """Say whether the browser names another site as the origin. Old browsers name none; "null" says nothing."""
+    site = request.headers.get("Sec-Fetch-Site")
+    if site:
+        return site not in {"same-origin", "none"}
+    origin = request.headers.get("Origin", "null")
+    return origin != "null" and urlsplit(origin).netloc not in {request.get_host(), urlsplit(settings.SITE_URL).netloc}
+
+
+def _unstored(response: HttpResponse) -> HttpResponse:
+    response["Cache-Control"] = "no-store"
+    return response
+
+
+def _too_many(request: HttpRequest, wait: timedelta) -> HttpResponse:
+    seconds = int(wait.total_seconds()) + 1
+    minutes = -(-seconds // 60)
+    response = render(request, "429.html", {"minutes": minutes}, status=429)
+    response["Retry-After"] = str(seconds)
+    return response
+
+
+def _signer() -> signing.Signer:
+    return signing.Signer(salt="newsroom.form-stamp")

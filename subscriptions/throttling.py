@@ -1,0 +1,90 @@
+"""Who may ask how often (compliance.md E-42): a network is told so, an address never.
+
+A network (an IPv4 /24, an IPv6 /64) is counted by keyed hash and hour. What an address asked for is counted when the
+mail is to be sent (`mails.py`), so that the page answers the same, in the same time, for every address.
+"""
+
+import ipaddress
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from django.conf import settings
+from django.db.models import F
+from django.http import HttpRequest
+from django.utils.crypto import salted_hmac
+
+from subscriptions.models import RequestCount
+
+IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
+NETWORK_PREFIX = {4: 24, 6: 64}  # what one household or one rented server has to itself
+EVIDENCE_PREFIX = {4: 24, 6: 48}
+
+
+def client_ip(request: HttpRequest) -> IPAddress | None:
+    """Return the address of whoever asks: as many hops before us as we have trusted proxies, never further.
+
+    What stands further left in X-Forwarded-For is the client's own claim.
+    """
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if settings.TRUSTED_PROXY_COUNT else []
+    hops = [hop.strip() for hop in forwarded if hop.strip()]
+    if len(hops) >= settings.TRUSTED_PROXY_COUNT > 0:
+        return _parsed(hops[-settings.TRUSTED_PROXY_COUNT])
+    return _parsed(request.META.get("REMOTE_ADDR", ""))
+
+
+def evidence_ip(request: HttpRequest) -> str | None:
+    """Return as much of the client's IP as the evidence may hold (EVIDENCE_IP, R-12)."""
+    ip = client_ip(request)
+    if ip is None or settings.EVIDENCE_IP == "none":
+        return None
+    return str(ip) if settings.EVIDENCE_IP == "full" else str(_network(ip, EVIDENCE_PREFIX).network_address)
+
+
+def admit(request: HttpRequest, now: datetime) -> timedelta | None:
+    """Count a request of the client's network. Return None if it may pass, else how long it has to wait."""
+    limit, window = settings.REQUESTS_PER_NETWORK
+    start = _window_start(now, window)
+    return None if _count(_network_hash(request), start) <= limit else start + window - now
+
+
+def exceeds(earlier: Iterable[datetime], at: datetime, limits: Iterable[tuple[int, timedelta]]) -> bool:
+    """Say whether one more request at `at` would be too many, given when the earlier ones were."""
+    earlier = list(earlier)
+    return any(sum(at - window < moment for moment in earlier) >= limit for limit, window in limits)
+
+
+def _count(network: str, start: datetime) -> int:
+    counted = RequestCount.objects.filter(network=network, window_start=start)
+    if not counted.update(count=F("count") + 1):
+        RequestCount.objects.get_or_create(network=network, window_start=start)
+        counted.update(count=F("count") + 1)
+    return counted.values_list("count", flat=True)[0]
+
+
+def _window_start(now: datetime, window: timedelta) -> datetime:
+    seconds = int(window.total_seconds())
+    return datetime.fromtimestamp(int(now.timestamp()) // seconds * seconds, tz=UTC)
+
+
+def _network_hash(request: HttpRequest) -> str:
+    ip = client_ip(request)
+    network = str(_network(ip, NETWORK_PREFIX)) if ip else "unknown"  # behind a Unix socket without a trusted proxy
+    return salted_hmac("newsroom.network", network, algorithm="sha256").hexdigest()
+
+
+def _network(ip: IPAddress, prefix: dict[int, int]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    return ipaddress.ip_network((ip, prefix[ip.version]), strict=False)
+
+
+def _parsed(text: str) -> IPAddress | None:
+    """Read an IP address as proxies write it: with a port or in brackets, an IPv4 one also mapped into IPv6."""
+    host = text.strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        ip = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return None
+    return getattr(ip, "ipv4_mapped", None) or ip

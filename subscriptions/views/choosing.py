@@ -1,0 +1,91 @@
+"""A reader's newsletters, opened by a link in every digest or by a rights link: leave one, leave all, add one."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from django.http import HttpRequest, HttpResponse, QueryDict
+from django.shortcuts import render
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods
+
+from subscriptions import consent, links, throttling, wording
+from subscriptions.consent import Origin
+from subscriptions.models import Newsletter, Subscriber, Subscription
+from subscriptions.reader_forms import token_page
+from subscriptions.wording import Choice, Offer
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """One newsletter as a reader has it; `choice` is the offer to add it, if it can be added now."""
+
+    newsletter: Newsletter
+    subscription: Subscription | None
+    choice: Choice | None
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@token_page
+def preferences(request: HttpRequest, token: str) -> HttpResponse:
+    """The link stands in every issue and works for years; what needs proof of the mailbox today is behind a rights link."""
+    uuid = links.read_preferences_token(token)
+    subscriber = Subscriber.objects.filter(subscriptions__uuid=uuid).first() if uuid else None
+    if subscriber is None:
+        return render(request, "subscriptions/preferences_gone.html", status=404)
+    notice = ""
+    if request.method == "POST":
+        origin = Origin(source="preferences_link", ip=throttling.evidence_ip(request))
+        notice = change(subscriber, request.POST, origin)
+    return render(request, "subscriptions/preferences.html", {"notice": notice, **choices_context(subscriber)})
+
+
+def choices_context(subscriber: Subscriber) -> dict[str, Any]:
+    offer = wording.offer(wording.form_language())
+    standings = _standings(subscriber, offer)
+    return {
+        "standings": standings,
+        "has_several": sum(standing.subscription is not None for standing in standings) > 1,
+        "declaration": offer.declaration.wording,
+        "shown": offer.fingerprint,
+    }
+
+
+def change(subscriber: Subscriber, data: QueryDict, origin: Origin) -> str:
+    """Do what the pressed button says and return the sentence to show."""
+    act, slug = data.get("act", ""), data.get("newsletter", "")
+    if act == "leave_all":
+        consent.withdraw_all(subscriber, origin=origin, now=timezone.now())
+        return _("Done. You will receive no more newsletters from us.")
+    if act == "leave":
+        return _leave(subscriber, slug, origin)
+    return _add(subscriber, slug, origin, shown=data.get("shown", "")) if act == "add" else ""
+
+
+def _leave(subscriber: Subscriber, slug: str, origin: Origin) -> str:
+    subscription = subscriber.subscriptions.select_related("newsletter").filter(newsletter__slug=slug).first()
+    if subscription is None:
+        return ""
+    consent.withdraw(subscription, origin=origin, now=timezone.now())
+    return _("Done. You will no longer receive “%(name)s”.") % {"name": subscription.newsletter.name}
+
+
+def _add(subscriber: Subscriber, slug: str, origin: Origin, *, shown: str) -> str:
+    offer = wording.offer(wording.form_language())
+    choice = next((choice for choice in offer.choices if choice.newsletter.slug == slug), None)
+    if choice is None:
+        return _("This newsletter can no longer be ordered.")
+    if shown != offer.fingerprint:
+        return _("Our texts have changed in the meantime. Please look at them again before you order.")
+    if consent.add_newsletter(subscriber, choice, origin=origin, now=timezone.now()):
+        return _("Done. From now on you will receive “%(name)s”.") % {"name": choice.newsletter.name}
+    return _("Nothing was changed.")
+
+
+def _standings(subscriber: Subscriber, offer: Offer) -> list[Standing]:
+    standing = subscriber.subscriptions.exclude(state=Subscription.State.ENDED).select_related("newsletter")
+    held = {subscription.newsletter_id: subscription for subscription in standing}
+    offered = {choice.newsletter.pk: choice for choice in offer.choices}
+    newsletters = {sub.newsletter for sub in held.values()} | {choice.newsletter for choice in offer.choices}
+    in_order = sorted(newsletters, key=lambda newsletter: (newsletter.position, newsletter.name))
+    return [Standing(new, held.get(new.pk), offered.get(new.pk)) for new in in_order]

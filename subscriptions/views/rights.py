@@ -1,0 +1,132 @@
+"""“Meine Daten”: ask for a link, open it with a button, then see, take along or erase. No account, no cookie."""
+
+from collections.abc import Callable
+from functools import wraps
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.shortcuts import render
+from django.urls import reverse
+from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.views.decorators.http import require_http_methods, require_safe
+
+from subscriptions import links, privacy, throttling
+from subscriptions.consent import Origin
+from subscriptions.forms import RightsForm
+from subscriptions.models import PrivacyRequest, Subscriber
+from subscriptions.reader_forms import Stamp, reader_form, see_other, token_page
+from subscriptions.views.choosing import change, choices_context
+
+FINGERPRINT = "rights"  # the form's words are no declaration, so they may change while it is open
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@reader_form
+def ask(request: HttpRequest) -> HttpResponse:
+    if request.method != "POST":
+        return _form_page(request, RightsForm())
+    form = RightsForm(request.POST)
+    if form.is_trapped:
+        return see_other("subscriptions:rights_asked")
+    if not form.is_valid():
+        return _form_page(request, form, status=400)
+    if staleness := form.staleness(FINGERPRINT, timezone.now()):
+        return _form_page(request, form, staleness=staleness)
+    privacy.request_link(form.cleaned_data["email"], now=timezone.now())
+    return see_other("subscriptions:rights_asked")
+
+
+def _form_page(request: HttpRequest, form: RightsForm, *, status: int = 200, staleness: str = "") -> HttpResponse:
+    stamp = Stamp(made_at=timezone.now(), page=reverse("subscriptions:ask_rights"), fingerprint=FINGERPRINT)
+    context = {"form": form, "stamp": stamp.signed(), "staleness": staleness}
+    return render(request, "subscriptions/rights_ask.html", context, status=status)
+
+
+@require_safe
+def asked(request: HttpRequest) -> HttpResponse:
+    return render(request, "subscriptions/rights_asked.html", {"lifetime": settings.RIGHTS_LINK_LIFETIME})
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@token_page
+def rights(request: HttpRequest, token: str) -> HttpResponse:
+    if request.method == "POST" and (opened := privacy.open_page(token, timezone.now())):
+        return _opened_page(request, opened)
+    if request.method != "POST" and privacy.find_usable(token, timezone.now()):
+        return render(request, "subscriptions/rights_open.html")
+    return _gone(request)
+
+
+Act = Callable[[HttpRequest, PrivacyRequest], HttpResponse]
+
+
+def _from_opened_page(act: Act) -> Callable[[HttpRequest], HttpResponse]:
+    """Let an act through whose form comes from a page that a rights link opened."""
+
+    @require_http_methods(["GET", "HEAD", "POST"])
+    @token_page
+    @wraps(act)
+    def guarded(request: HttpRequest) -> HttpResponse:
+        if request.method != "POST":  # someone reloads or typed the address; there is nothing to see without the proof
+            return see_other("subscriptions:ask_rights")
+        opened = privacy.find_opened(request.POST.get("token", ""), timezone.now())
+        return act(request, opened) if opened else _gone(request)
+
+    return guarded
+
+
+@_from_opened_page
+def change_newsletters(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
+    subscriber = _reader(opened)
+    notice = change(subscriber, request.POST, _origin(request)) if subscriber else ""
+    return _opened_page(request, opened, notice)
+
+
+@_from_opened_page
+def export(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
+    data = privacy.export(opened, timezone.now())
+    response = JsonResponse(data, json_dumps_params={"indent": 2, "ensure_ascii": False})
+    response["Content-Disposition"] = 'attachment; filename="{}.json"'.format(_("my-data"))
+    return response
+
+
+@_from_opened_page
+def erase(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
+    """The first press asks back and says what stays; the second erases."""
+    what_stays = privacy.what_stays()
+    if request.POST.get("sure") != "yes":
+        context = {"token": _form_token(opened), "what_stays": what_stays}
+        return render(request, "subscriptions/rights_erase.html", context)
+    privacy.erase(opened, origin=_origin(request), now=timezone.now())
+    return render(request, "subscriptions/rights_erased.html", {"what_stays": what_stays})
+
+
+def _opened_page(request: HttpRequest, opened: PrivacyRequest, notice: str = "") -> HttpResponse:
+    subscriber = _reader(opened)
+    context = {
+        "address": opened.address,
+        "token": _form_token(opened),
+        "lifetime": settings.RIGHTS_FORM_LIFETIME,
+        "notice": notice,
+        "subscriber": subscriber,
+    }
+    if subscriber:
+        context |= choices_context(subscriber)
+    return render(request, "subscriptions/rights.html", context)
+
+
+def _reader(opened: PrivacyRequest) -> Subscriber | None:
+    return Subscriber.objects.filter(address_key=opened.address_key).first()
+
+
+def _form_token(opened: PrivacyRequest) -> str:
+    return links.rights_form_token(opened.uuid, timezone.now())
+
+
+def _origin(request: HttpRequest) -> Origin:
+    return Origin(source="rights_page", ip=throttling.evidence_ip(request))
+
+
+def _gone(request: HttpRequest) -> HttpResponse:
+    return render(request, "subscriptions/rights_gone.html", {"lifetime": settings.RIGHTS_LINK_LIFETIME}, status=410)

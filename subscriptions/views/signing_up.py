@@ -1,0 +1,84 @@
+"""Signing up and confirming. The answer to a form is the same page for every address (R-30)."""
+
+from email.utils import parseaddr
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import render
+from django.utils import timezone
+from django.views.decorators.http import require_http_methods, require_safe
+
+from subscriptions import consent, throttling, wording
+from subscriptions.consent import Confirmation, Origin
+from subscriptions.forms import SignUpForm
+from subscriptions.models import SignUp
+from subscriptions.reader_forms import reader_form, see_other, token_page
+
+STATUS = {Confirmation.UNKNOWN: 404, Confirmation.EXPIRED: 410, Confirmation.BLOCKED: 403}
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@reader_form
+def sign_up(request: HttpRequest) -> HttpResponse:
+    offer = wording.offer(wording.form_language())
+    if request.method != "POST":
+        return _form_page(request, SignUpForm(offer=offer))
+    form = SignUpForm(request.POST, offer=offer)
+    if form.is_trapped:  # a robot; it learns nothing
+        return see_other("subscriptions:signed_up")
+    if not form.is_valid():
+        return _form_page(request, form, status=400)
+    if staleness := form.staleness(offer.fingerprint, timezone.now()):
+        return _form_page(request, form, staleness=staleness)
+    _request_sign_up(request, form)
+    return see_other("subscriptions:signed_up")
+
+
+def _request_sign_up(request: HttpRequest, form: SignUpForm) -> SignUp:
+    page = form.shown.page if form.shown else request.path
+    origin = Origin(source="form", url=settings.SITE_URL + page, ip=throttling.evidence_ip(request))
+    chosen = form.offer.narrowed(form.cleaned_data["newsletters"])
+    return consent.request_sign_up(form.cleaned_data["email"], chosen, origin=origin, now=timezone.now())
+
+
+def _form_page(request: HttpRequest, form: SignUpForm, *, status: int = 200, staleness: str = "") -> HttpResponse:
+    context = {"form": form, "staleness": staleness, "is_sign_up_page": True}
+    return render(request, "subscriptions/sign_up.html", context, status=status)
+
+
+@require_safe
+def signed_up(request: HttpRequest) -> HttpResponse:
+    sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
+    return render(
+        request, "subscriptions/signed_up.html", {"sender": sender, "lifetime": settings.CONFIRMATION_LIFETIME}
+    )
+
+
+@require_http_methods(["GET", "HEAD", "POST"])
+@token_page
+def confirm(request: HttpRequest, token: str) -> HttpResponse:
+    """Mail servers and scanners open links to check them, so opening shows a button and only pressing it confirms."""
+    if request.method != "POST":
+        pending = consent.find_sign_up(token)
+        return _confirmation_page(request, consent.state_of(pending, timezone.now()), pending)
+    origin = Origin(source="confirmation_link", ip=throttling.evidence_ip(request))
+    outcome = consent.confirm(token, origin=origin, now=timezone.now())
+    if outcome in (Confirmation.CONFIRMED, Confirmation.ALREADY):  # a double click gets the same answer
+        return see_other("subscriptions:confirmed")
+    return _confirmation_page(request, outcome, None)
+
+
+def _confirmation_page(request: HttpRequest, outcome: Confirmation | None, pending: SignUp | None) -> HttpResponse:
+    newsletters = list(pending.newsletters.all()) if pending else []
+    context = {
+        "outcome": outcome,
+        "newsletters": newsletters,
+        "lifetime": settings.CONFIRMATION_LIFETIME,
+        "publisher_email": settings.PUBLISHER["email"],
+    }
+    return render(request, "subscriptions/confirm.html", context, status=STATUS.get(outcome, 200) if outcome else 200)
+
+
+@require_safe
+def confirmed(request: HttpRequest) -> HttpResponse:
+    return render(request, "subscriptions/confirmed.html")
