@@ -50,6 +50,16 @@ def due_date(rhythm: Rhythm, day: date) -> DueDate | None:
     return DueDate(day, due_at, _not_after(rhythm, day, due_at=due_at, zone=zone))
 
 
+def next_due(rhythm: Rhythm, *, after: date | None, now: datetime) -> DueDate | None:
+    """Return the first date later than `after` whose digest may still go out; None if there is none in a year."""
+    day = max(local_date(now, time_zone=rhythm.time_zone), after + DAY if after else date.min)
+    for number in range(366):
+        due = due_date(rhythm, day + DAY * number)
+        if due is not None and due.not_after > now:
+            return due
+    return None
+
+
 def local_date(now: datetime, *, time_zone: str) -> date:
     return now.astimezone(ZoneInfo(time_zone)).date()
 

@@ -123,12 +123,12 @@ def _make_due(schedule: DigestSchedule, *, now: datetime) -> list[Digest]:
         # The days of a stopped schedule are nobody's loss: they must not turn up as skipped once it runs again.
         _look_at(schedule, today - DAY)
         return []
-    due = calendar.due_dates(rhythm(schedule), after=_looked_at(schedule), now=now)
+    due = calendar.due_dates(rhythm(schedule), after=looked_at(schedule), now=now)
     made = (_make(schedule, each, now=now) for each in due)
     return [digest for digest in made if digest is not None]
 
 
-def _looked_at(schedule: DigestSchedule) -> date:
+def looked_at(schedule: DigestSchedule) -> date:
     """Return the last date the schedule is done with; a new one begins with the day of its creation."""
     return schedule.last_date or calendar.local_date(schedule.created_at, time_zone=schedule.time_zone) - DAY
 

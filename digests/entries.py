@@ -11,7 +11,7 @@ from newsroom.mail.messages import single_line
 
 
 def facts(article: Article) -> dict[str, Any]:
-    """Return an article's words and pictures as a digest freezes them."""
+    """Return an article's words and picture as a digest freezes them."""
     return {
         "section": single_line(article.section.name),
         "headline": single_line(article.headline),
@@ -19,11 +19,15 @@ def facts(article: Article) -> dict[str, Any]:
         "author": single_line(article.author),
         "url": _absolute(article.get_absolute_url()),
         "image_url": _absolute(article.image.url) if article.image else "",
-        "thumbnail_url": _absolute(thumbnail_url(article)),
         "image_alt": single_line(article.image_alt) if article.image else "",
         "image_width": article.image_width if article.image else None,
         "image_height": article.image_height if article.image else None,
     }
+
+
+def facts_with_thumbnail(article: Article) -> dict[str, Any]:
+    """Return the facts and the small picture, which is made if there is none yet."""
+    return facts(article) | {"thumbnail_url": _absolute(thumbnail_url(article))}
 
 
 def freeze(digest: Digest, article: Article, *, position: int) -> DigestEntry:

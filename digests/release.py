@@ -9,10 +9,16 @@ from django.utils.translation import gettext as _
 from digests import audience, steps
 from digests.models import DeliveryBatch, Digest, DigestSchedule, DigestTest, LeftOut
 from newsroom.mail import outbox
+from subscriptions.models import Subscription
 
 TEST_MAIL = "digest_test"
 
 State = Digest.State
+
+
+def count_readers(digest: Digest) -> int:
+    """Return how many readers the digest would go to if it started now."""
+    return Subscription.objects.mailable().filter(newsletter=digest.newsletter_id).count()
 
 
 def approve(digest: Digest, *, now: datetime, actor: AbstractBaseUser) -> bool:

@@ -41,7 +41,7 @@ def take(
     reason: str = "",
 ) -> bool:
     """Move the digest and note it. False, and nothing done, if it was in no state that the step begins with."""
-    reason = reason[:300]
+    reason = reason[:300]  # as long as the column
     with transaction.atomic():
         moved = Digest.objects.filter(pk=digest.pk, state__in=step.before).update(state=step.after, state_reason=reason)
         if moved:
