@@ -87,6 +87,9 @@ def _set_environment(**run: str) -> None:
 def _load_settings() -> None:
     os.environ["DJANGO_SETTINGS_MODULE"] = "newsroom.settings"
     assert settings.DATABASES
+    # Pages name static files as they are; only the process tests collect them.
+    settings.STATIC_ROOT.mkdir(exist_ok=True)
+    settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
     del os.environ["DJANGO_SETTINGS_MODULE"]  # a run of xdist's would find it, and load settings before its time
 
 
