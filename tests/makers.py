@@ -1,10 +1,13 @@
 """Rows for tests, with a default for everything but the point of the test."""
 
 from datetime import UTC, date, datetime, time, timedelta
+from io import BytesIO
 from itertools import count
 from typing import Any
 
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.utils import timezone
+from PIL import ExifTags, Image
 
 from digests import audience
 from digests.models import Digest, DigestEntry, DigestSchedule
@@ -70,6 +73,15 @@ def make_article(**values: Any) -> Article:
         "first_seen_at": seen,
     }
     return Article.objects.create(**(defaults | values))
+
+
+def make_picture(name: str = "IMG 0001.JPG", *, size: tuple[int, int] = (120, 90), camera: str = "") -> SimpleUploadedFile:
+    """A photograph as staff upload it, with what the camera wrote into it."""
+    exif = Image.Exif()
+    exif[ExifTags.Base.Make] = camera
+    content = BytesIO()
+    Image.new("RGB", size, "teal").save(content, "JPEG", exif=exif)
+    return SimpleUploadedFile(name, content.getvalue(), content_type="image/jpeg")
 
 
 def make_schedule(newsletter: Newsletter | None = None, **values: Any) -> DigestSchedule:

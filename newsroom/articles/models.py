@@ -48,12 +48,17 @@ class Article(models.Model):
     slug = models.SlugField(
         _("address"), max_length=120, unique=True, help_text=_("Part of the article's URL; keep it once published.")
     )
-    teaser = models.CharField(_("teaser"), max_length=400, help_text=_("One or two sentences; they also stand in the digest."))
+    teaser = models.CharField(
+        _("teaser"), max_length=400, help_text=_("One or two sentences; they also stand in the digest.")
+    )
     body = models.TextField(
-        _("text"), help_text=_("HTML with paragraphs, subheadings (h2), lists, quotations and links; anything else is removed.")
+        _("text"),
+        help_text=_("HTML with paragraphs, subheadings (h2), lists, quotations and links; anything else is removed."),
     )
     author = models.CharField(_("author"), max_length=200)
-    image = models.ImageField(_("picture"), upload_to="articles/", blank=True, width_field="image_width", height_field="image_height")
+    image = models.ImageField(
+        _("picture"), upload_to="articles/", blank=True, width_field="image_width", height_field="image_height"
+    )
     image_width = models.PositiveIntegerField(null=True, blank=True, editable=False)
     image_height = models.PositiveIntegerField(null=True, blank=True, editable=False)
     image_alt = models.CharField(
@@ -66,7 +71,9 @@ class Article(models.Model):
     first_seen_at = models.DateTimeField(
         _("first seen"),
         default=timezone.now,
-        help_text=_("When Newsroom first had the article as published; a digest selects by it, so a late article is not lost."),
+        help_text=_(
+            "When Newsroom first had the article as published; a digest selects by it, so a late article is not lost."
+        ),
     )
     updated_at = models.DateTimeField(_("changed"), auto_now=True)
 

@@ -1,31 +1,28 @@
-from io import BytesIO
-
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.core.files.uploadedfile import SimpleUploadedFile
-from PIL import Image
 
 from newsroom.articles.models import Article
-from tests.makers import make_article, make_digest, make_entry, make_section
+from tests.makers import make_article, make_digest, make_picture, make_section
 
 pytestmark = pytest.mark.django_db
 
 
 def form_data(**values):
     defaults = {
-        "headline": "Rat beschließt Neubau", "teaser": "Nach vier Jahren.", "body": "<p>Text</p>", "author": "N. Tessmar",
-        "slug": "rat-beschliesst-neubau", "importance": 2, "state": "published", "image_alt": "", "image_credit": "",
-        "published_at_0": "2026-07-01", "published_at_1": "07:00:00",
+        "headline": "Rat beschließt Neubau",
+        "teaser": "Nach vier Jahren.",
+        "body": "<p>Text</p>",
+        "author": "N. Tessmar",
+        "slug": "rat-beschliesst-neubau",
+        "importance": 2,
+        "state": "published",
+        "image_alt": "",
+        "image_credit": "",
+        "published_at_0": "2026-07-01",
+        "published_at_1": "07:00:00",
     }
     return defaults | values
-
-
-def photograph(*, size=(4000, 3000), name="IMG 0001.PNG", kind="JPEG"):
-    exif = Image.Exif()
-    exif[0x010F] = "Camera of Erika"
-    content = BytesIO()
-    Image.new("RGB", size, "teal").save(content, kind, exif=exif)
-    return SimpleUploadedFile(name, content.getvalue(), content_type="image/jpeg")
 
 
 def test_what_staff_write_is_cleaned_before_it_is_kept(admin_client):
@@ -39,13 +36,16 @@ def test_what_staff_write_is_cleaned_before_it_is_kept(admin_client):
 
 def test_a_picture_is_published_small_and_without_what_the_camera_wrote(admin_client, settings, tmp_path):
     settings.MEDIA_ROOT = tmp_path
-    data = form_data(section=make_section().pk, image=photograph(), image_alt="Brücke")
+    data = form_data(
+        section=make_section().pk, image=make_picture(size=(4000, 3000), camera="Camera of Erika"), image_alt="Brücke"
+    )
 
     admin_client.post("/admin/articles/article/add/", data)
 
     article = Article.objects.get()
     assert (article.image_width, article.image_height) == (1600, 1200)
-    assert b"Erika" not in article.image.read()
+    with article.image.open() as file:
+        assert b"Erika" not in file.read()
     assert article.image.name.endswith(".jpg")
 
 
@@ -62,7 +62,7 @@ def test_a_file_that_is_no_picture_is_refused(admin_client, settings, tmp_path):
 
 def test_a_picture_needs_words_for_those_who_cannot_see_it(admin_client, settings, tmp_path):
     settings.MEDIA_ROOT = tmp_path
-    data = form_data(section=make_section().pk, image=photograph(size=(80, 60)))
+    data = form_data(section=make_section().pk, image=make_picture(size=(80, 60)))
 
     response = admin_client.post("/admin/articles/article/add/", data)
 
@@ -70,8 +70,7 @@ def test_a_picture_needs_words_for_those_who_cannot_see_it(admin_client, setting
 
 
 def test_an_article_that_stands_in_a_digest_cannot_be_deleted(admin_client):
-    article = make_article()
-    make_entry(make_digest(articles=0), position=1, article=article)
+    article = make_digest(articles=1).entries.get().article
 
     admin_client.post(f"/admin/articles/article/{article.pk}/delete/", {"post": "yes"})
 

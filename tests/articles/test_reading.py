@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from newsroom.articles.front import FULL_PAGE, front_page
 from newsroom.articles.models import Article
-from tests.makers import make_article, make_section
+from tests.makers import make_article, make_picture, make_section
 
 pytestmark = pytest.mark.django_db
 
@@ -76,16 +76,19 @@ def test_what_is_not_published_is_shown_nowhere(client, values):
 def test_an_article_shows_all_it_has(client, settings, tmp_path):
     settings.MEDIA_ROOT = tmp_path
     article = make_article(
-        headline="Die <neue> Brücke", body="<h2>Zwischentitel</h2><p>Der Text.</p>", author="Nele Tessmar",
-        image="articles/bruecke.jpg", image_alt="Eine Brücke", image_credit="Zeichnung: Haus",
+        headline="Die <neue> Brücke",
+        body="<h2>Zwischentitel</h2><p>Der Text.</p>",
+        author="Nele Tessmar",
+        image=make_picture("bruecke.jpg", size=(120, 90)),
+        image_alt="Eine Brücke",
+        image_credit="Zeichnung: Haus",
     )
-    Article.objects.filter(pk=article.pk).update(image_width=1200, image_height=675)
 
     page = client.get(article.get_absolute_url()).content.decode()
 
     assert "Die &lt;neue&gt; Brücke</h1>" in page
     assert "<h2>Zwischentitel</h2><p>Der Text.</p>" in page
-    assert '<img src="/media/articles/bruecke.jpg" width="1200" height="675" alt="Eine Brücke"' in page
+    assert '<img src="/media/articles/bruecke.jpg" width="120" height="90" alt="Eine Brücke"' in page
     for text in (article.teaser, "Nele Tessmar", "Zeichnung: Haus", article.section.name):
         assert text in page
 

@@ -8,13 +8,20 @@ from urllib.parse import urlsplit
 import pytest
 from django.test import Client
 
-from newsroom.articles.models import Article
-from tests.makers import make_article, make_newsletter
+from tests.makers import make_article, make_newsletter, make_picture
 
 pytestmark = pytest.mark.django_db
 
 READING_PAGES = ["/", "/datenschutz/", "/impressum/"]
-PAGES = [*READING_PAGES, "/newsletter/", "/meine-daten/", "/gibt-es-nicht/", "/robots.txt", "/health/live", "/health/ready"]
+PAGES = [
+    *READING_PAGES,
+    "/newsletter/",
+    "/meine-daten/",
+    "/gibt-es-nicht/",
+    "/robots.txt",
+    "/health/live",
+    "/health/ready",
+]
 
 
 class Page(HTMLParser):
@@ -54,11 +61,11 @@ def crawl(client: Client) -> dict[str, Page]:
 
 
 @pytest.fixture
-def site(client):
+def site(client, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
     make_newsletter()
-    for number in range(3):
-        article = make_article(image=f"articles/{number}.jpg", image_alt="Eine Brücke")
-        Article.objects.filter(pk=article.pk).update(image_width=1200, image_height=675)
+    for _ in range(3):
+        make_article(image=make_picture(size=(120, 90)), image_alt="Eine Brücke")
     return client
 
 
@@ -117,8 +124,8 @@ def test_every_link_of_the_site_leads_somewhere(site):
 def test_pictures_say_how_large_they_are_so_that_nothing_jumps(site):
     for address, page in crawl(site).items():
         for picture in page.all("img"):
-            assert picture["width"] == "1200", address
-            assert picture["height"] == "675", address
+            assert picture["width"] == "120", address
+            assert picture["height"] == "90", address
             assert "alt" in picture, address
 
 
@@ -198,7 +205,7 @@ def test_a_picture_is_served_to_be_kept(client, settings, tmp_path):
     assert b"".join(response.streaming_content) == b"a picture"
     assert response["Cache-Control"] == "public, max-age=86400"
     assert client.get("/media/").status_code == 404
-    assert client.get("/media/../newsroom/settings.py").status_code == 404
+    assert client.get("/media/../settings.py").status_code in {400, 404}
 
 
 def test_the_mailbox_is_not_there_outside_the_demo(client):

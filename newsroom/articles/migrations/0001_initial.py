@@ -6,53 +6,117 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Section',
+            name="Section",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=60, unique=True, verbose_name='name')),
-                ('slug', models.SlugField(unique=True, verbose_name='short name')),
-                ('position', models.PositiveSmallIntegerField(default=0, verbose_name='position')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=60, unique=True, verbose_name="name")),
+                ("slug", models.SlugField(unique=True, verbose_name="short name")),
+                ("position", models.PositiveSmallIntegerField(default=0, verbose_name="position")),
             ],
             options={
-                'verbose_name': 'section',
-                'verbose_name_plural': 'sections',
-                'ordering': ['position', 'name'],
+                "verbose_name": "section",
+                "verbose_name_plural": "sections",
+                "ordering": ["position", "name"],
             },
         ),
         migrations.CreateModel(
-            name='Article',
+            name="Article",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('headline', models.CharField(max_length=200, verbose_name='headline')),
-                ('slug', models.SlugField(help_text="Part of the article's URL; keep it once published.", max_length=120, unique=True, verbose_name='address')),
-                ('teaser', models.CharField(help_text='One or two sentences; they also stand in the digest.', max_length=400, verbose_name='teaser')),
-                ('body', models.TextField(help_text='HTML with paragraphs, subheadings (h2), lists, quotations and links; anything else is removed.', verbose_name='text')),
-                ('author', models.CharField(max_length=200, verbose_name='author')),
-                ('image', models.ImageField(blank=True, height_field='image_height', upload_to='articles/', verbose_name='picture', width_field='image_width')),
-                ('image_width', models.PositiveIntegerField(blank=True, editable=False, null=True)),
-                ('image_height', models.PositiveIntegerField(blank=True, editable=False, null=True)),
-                ('image_alt', models.CharField(blank=True, help_text='For readers who cannot see the picture.', max_length=300, verbose_name='picture description')),
-                ('image_credit', models.CharField(blank=True, max_length=200, verbose_name='picture credit')),
-                ('importance', models.PositiveSmallIntegerField(choices=[(1, 'low'), (2, 'normal'), (3, 'lead story')], default=2, verbose_name='importance')),
-                ('state', models.CharField(choices=[('draft', 'draft'), ('published', 'published')], default='draft', max_length=10, verbose_name='state')),
-                ('published_at', models.DateTimeField(default=django.utils.timezone.now, verbose_name='published')),
-                ('first_seen_at', models.DateTimeField(default=django.utils.timezone.now, help_text='When Newsroom first had the article as published; a digest selects by it, so a late article is not lost.', verbose_name='first seen')),
-                ('updated_at', models.DateTimeField(auto_now=True, verbose_name='changed')),
-                ('section', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='articles', to='articles.section', verbose_name='section')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("headline", models.CharField(max_length=200, verbose_name="headline")),
+                (
+                    "slug",
+                    models.SlugField(
+                        help_text="Part of the article's URL; keep it once published.",
+                        max_length=120,
+                        unique=True,
+                        verbose_name="address",
+                    ),
+                ),
+                (
+                    "teaser",
+                    models.CharField(
+                        help_text="One or two sentences; they also stand in the digest.",
+                        max_length=400,
+                        verbose_name="teaser",
+                    ),
+                ),
+                (
+                    "body",
+                    models.TextField(
+                        help_text="HTML with paragraphs, subheadings (h2), lists, quotations and links; anything else is removed.",
+                        verbose_name="text",
+                    ),
+                ),
+                ("author", models.CharField(max_length=200, verbose_name="author")),
+                (
+                    "image",
+                    models.ImageField(
+                        blank=True,
+                        height_field="image_height",
+                        upload_to="articles/",
+                        verbose_name="picture",
+                        width_field="image_width",
+                    ),
+                ),
+                ("image_width", models.PositiveIntegerField(blank=True, editable=False, null=True)),
+                ("image_height", models.PositiveIntegerField(blank=True, editable=False, null=True)),
+                (
+                    "image_alt",
+                    models.CharField(
+                        blank=True,
+                        help_text="For readers who cannot see the picture.",
+                        max_length=300,
+                        verbose_name="picture description",
+                    ),
+                ),
+                ("image_credit", models.CharField(blank=True, max_length=200, verbose_name="picture credit")),
+                (
+                    "importance",
+                    models.PositiveSmallIntegerField(
+                        choices=[(1, "low"), (2, "normal"), (3, "lead story")], default=2, verbose_name="importance"
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("draft", "draft"), ("published", "published")],
+                        default="draft",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("published_at", models.DateTimeField(default=django.utils.timezone.now, verbose_name="published")),
+                (
+                    "first_seen_at",
+                    models.DateTimeField(
+                        default=django.utils.timezone.now,
+                        help_text="When Newsroom first had the article as published; a digest selects by it, so a late article is not lost.",
+                        verbose_name="first seen",
+                    ),
+                ),
+                ("updated_at", models.DateTimeField(auto_now=True, verbose_name="changed")),
+                (
+                    "section",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="articles",
+                        to="articles.section",
+                        verbose_name="section",
+                    ),
+                ),
             ],
             options={
-                'verbose_name': 'article',
-                'verbose_name_plural': 'articles',
-                'ordering': ['-published_at'],
-                'indexes': [models.Index(fields=['state', 'first_seen_at'], name='article_by_first_seen')],
+                "verbose_name": "article",
+                "verbose_name_plural": "articles",
+                "ordering": ["-published_at"],
+                "indexes": [models.Index(fields=["state", "first_seen_at"], name="article_by_first_seen")],
             },
         ),
     ]
