@@ -20,7 +20,7 @@ def broken_invariants(now: datetime) -> Iterator[str]:
 
 
 def _sums() -> Iterator[str]:
-    for digest in Digest.objects.filter(audience_frozen_at__isnull=False, final_counts=None):
+    for digest in Digest.objects.filter(audience_frozen_at__isnull=False, final_counts__isnull=True):
         standing = counts(digest)
         if sum(standing[kind] for kind in KINDS) != digest.expected_count or min(standing.values()) < 0:
             yield f"digest {digest.pk}: its readers add up to {standing}"

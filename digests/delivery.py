@@ -10,7 +10,7 @@ import os
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from time import monotonic
 
 from django.conf import settings
@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 
 # Readers whose mail may be on its way unrecorded when a worker dies: the price of a kill, against a commit per group.
 GROUP_SIZE = 10
+
+# Long enough for greylisting (RFC 6647 advises at least a minute); the attempts cap ends it after an hour or so.
+POSTPONEMENT = timedelta(minutes=5)
 
 
 class ClaimLost(Exception):
@@ -69,10 +72,14 @@ class Claim:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a claim has come: readers done in the batch's order, and outcomes that differ from the batch's own."""
+    """How far a claim has come: readers done in the batch's order, and outcomes that differ from the batch's own.
+
+    Postponed readers were passed over: only their own mailbox asked for patience.
+    """
 
     done: int = 0
     own: dict[int, tuple[Delivery.State, str]] = field(default_factory=dict)
+    postponed: list[int] = field(default_factory=list)
     stopped_by: Result | None = None
 
 
@@ -208,6 +215,9 @@ def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter]
         match result.outcome:
             case Outcome.ACCEPTED:
                 continue
+            case Outcome.THROTTLED | Outcome.NOT_SENT if not result.is_general:
+                progress.postponed.append(letter.reader_id)
+                continue
             case Outcome.REFUSED:
                 progress.own[letter.delivery_id] = (Delivery.State.REFUSED, result.detail)
                 continue
@@ -301,8 +311,10 @@ def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datet
     refused_whole = progress.stopped_by is not None and progress.stopped_by.outcome == Outcome.REFUSED
     done = len(batch.reader_ids) // 2 if refused_whole else progress.done
     rest = batch.reader_ids[done:]
+    if progress.postponed:
+        _move(batch, progress.postponed, at=retry_at + POSTPONEMENT * batch.attempts, attempts=batch.attempts)
     if rest and done:
-        _divide(batch, done, retry_at=retry_at)
+        _move(batch, rest, at=retry_at, attempts=0)
     if refused_whole or (rest and not done):
         # No attempt is counted: the fault was the provider's or another reader's, and no worker died of it.
         batch.state, batch.next_attempt_at = DeliveryBatch.State.PENDING, retry_at
@@ -313,16 +325,16 @@ def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datet
     batch.save()
 
 
-def _divide(batch: DeliveryBatch, done: int, *, retry_at: datetime) -> None:
-    """Move the readers behind the first `done` to a new batch, with the deliveries they already have."""
-    rest = batch.reader_ids[done:]
-    written = set(batch.deliveries.filter(subscriber__in=rest).values_list("subscriber", flat=True))
-    rest = [reader_id for reader_id in rest if reader_id in written]
-    if rest:
-        new = audience.add_batch(batch.digest, rest, at=retry_at, parent=batch)
-        batch.deliveries.filter(subscriber__in=rest).update(batch=new)
-    batch.reader_ids = batch.reader_ids[:done]
-    batch.size -= len(rest)
+def _move(batch: DeliveryBatch, reader_ids: list[int], *, at: datetime, attempts: int) -> None:
+    """Move readers to a new batch, with the deliveries they have; an erased one's delivery stays where it is."""
+    moving = set(batch.deliveries.filter(subscriber__in=reader_ids).values_list("subscriber", flat=True))
+    if moving:
+        new = audience.add_batch(batch.digest, [pk for pk in reader_ids if pk in moving], at=at, parent=batch)
+        DeliveryBatch.objects.filter(pk=new.pk).update(attempts=attempts)
+        batch.deliveries.filter(subscriber__in=moving).update(batch=new)
+    leaving = set(reader_ids)
+    batch.reader_ids = [pk for pk in batch.reader_ids if pk not in leaving]
+    batch.size -= len(moving)
 
 
 def finish(digest_id: int, *, now: datetime) -> bool:

@@ -12,7 +12,7 @@ from digests.outcomes import counts
 def purge(now: datetime) -> dict[str, int]:
     """Delete who got which digest once `DELIVERY_RETENTION` is over; the sums stay."""
     old = Digest.objects.filter(
-        final_counts=None,
+        final_counts__isnull=True,
         due_at__lt=now - settings.DELIVERY_RETENTION,
         state__in=[Digest.State.FINISHED, Digest.State.CANCELLED, Digest.State.SKIPPED],
     )

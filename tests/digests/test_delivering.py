@@ -1,3 +1,4 @@
+import errno
 import smtplib
 from datetime import timedelta
 
@@ -82,8 +83,37 @@ def test_a_refused_address_does_not_keep_the_others_waiting():
     assert digest.state == Digest.State.FINISHED
 
 
+def test_a_mailbox_that_asks_for_patience_delays_only_its_own_reader():
+    error = smtplib.SMTPRecipientsRefused({"x@leser.example": (450, b"4.2.0 greylisted")})
+    ScriptedBackend.reset(fail_at(4, error))
+    digest = make_sending_digest(readers=25)
+
+    delivery.deliver_due()
+    assert standing(digest) == {"expected": 25, "accepted": 24, "waiting": 1}
+    later()
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 25, "accepted": 25}
+    assert len(set(addresses())) == 25
+    assert is_sound(digest)
+
+
+def test_a_mailbox_that_never_takes_mail_fails_in_the_end():
+    def always(message, call):
+        raise smtplib.SMTPRecipientsRefused({"x@leser.example": (452, b"4.2.2 full")})
+
+    ScriptedBackend.reset(always)
+    digest = make_sending_digest(readers=1)
+
+    for _ in range(django_settings.DELIVERY_MAX_ATTEMPTS + 1):
+        delivery.deliver_due()
+        later()
+
+    assert standing(digest) == {"expected": 1, "failed": 1}
+
+
 def test_what_was_surely_not_sent_waits_again_and_goes_later():
-    ScriptedBackend.reset(fail_at(14, ConnectionRefusedError()))
+    ScriptedBackend.reset(fail_at(14, ConnectionRefusedError(errno.ECONNREFUSED, "refused")))
     digest = make_sending_digest(readers=25)
 
     delivery.deliver_due()
@@ -97,7 +127,7 @@ def test_what_was_surely_not_sent_waits_again_and_goes_later():
 
 
 def test_an_unreachable_provider_costs_no_attempt_and_holds_the_gate():
-    ScriptedBackend.reset(fail_at(0, ConnectionRefusedError()))
+    ScriptedBackend.reset(fail_at(0, ConnectionRefusedError(errno.ECONNREFUSED, "refused")))
     digest = make_sending_digest(readers=2)
 
     delivery.deliver_due()
@@ -199,7 +229,11 @@ def test_a_pause_or_cancellation_takes_hold_within_the_batch(state):
 
 def test_a_paused_digest_goes_on_where_it_stopped():
     digest = make_sending_digest(readers=25)
-    ScriptedBackend.reset(lambda message, call: Digest.objects.filter(pk=digest.pk, state="sending").update(state="paused") if call == 3 else None)
+    ScriptedBackend.reset(
+        lambda message, call: (
+            Digest.objects.filter(pk=digest.pk, state="sending").update(state="paused") if call == 3 else None
+        )
+    )
     delivery.deliver_due()
     Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING)
     later()
@@ -218,9 +252,7 @@ def lose_worker(digest, *, acknowledged, in_flight, size=25):
     batch.lease_until = now - timedelta(seconds=1)
     batch.save()
     delivery._write_deliveries(batch, now=now)
-    DeliveryAttempt.objects.create(
-        batch=batch, fence=1, started_at=now, acknowledged=acknowledged, in_flight=in_flight
-    )
+    DeliveryAttempt.objects.create(batch=batch, fence=1, started_at=now, acknowledged=acknowledged, in_flight=in_flight)
 
 
 def test_readers_in_flight_when_a_worker_dies_are_uncertain_and_the_rest_is_sent():
@@ -260,7 +292,10 @@ def test_a_worker_that_died_before_sending_costs_nothing_but_time():
 def test_a_batch_that_kills_each_worker_comes_to_an_end():
     digest = make_sending_digest(readers=3)
     digest.batches.update(
-        state="leased", fence=5, attempts=django_settings.DELIVERY_MAX_ATTEMPTS, lease_until=timezone.now() - timedelta(seconds=1)
+        state="leased",
+        fence=5,
+        attempts=django_settings.DELIVERY_MAX_ATTEMPTS,
+        lease_until=timezone.now() - timedelta(seconds=1),
     )
 
     delivery.deliver_due()

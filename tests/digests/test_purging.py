@@ -1,0 +1,55 @@
+from datetime import timedelta
+
+import pytest
+from django.conf import settings
+from django.utils import timezone
+
+from digests import audit, delivery, outcomes, retention
+from digests.models import Delivery, DeliveryBatch, Digest
+from tests.backends import ScriptedBackend
+from tests.makers import make_sending_digest
+
+pytestmark = pytest.mark.django_db
+
+JUST_BEFORE = settings.DELIVERY_RETENTION - timedelta(minutes=2)
+JUST_AFTER = settings.DELIVERY_RETENTION + timedelta(minutes=2)
+
+
+@pytest.fixture
+def sent(settings):
+    settings.EMAIL_BACKEND = "tests.backends.ScriptedBackend"
+    ScriptedBackend.reset()
+    digest = make_sending_digest(readers=3)
+    delivery.deliver_due()
+    digest.refresh_from_db()
+    return digest
+
+
+@pytest.mark.parametrize(("age", "left"), [(JUST_BEFORE, 3), (JUST_AFTER, 0)])
+def test_who_got_which_digest_is_forgotten_after_the_retention_period(sent, age, left):
+    retention.purge(sent.due_at + age)
+
+    assert Delivery.objects.count() == left
+    assert DeliveryBatch.objects.exists() == bool(left)
+
+
+def test_the_sums_stay(sent):
+    before = outcomes.counts(sent)
+
+    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 3}
+
+    sent.refresh_from_db()
+    assert outcomes.counts(sent) == before
+    assert not list(audit.broken_invariants(timezone.now()))
+
+
+def test_a_digest_that_is_still_being_sent_keeps_its_deliveries(sent):
+    Digest.objects.filter(pk=sent.pk).update(state=Digest.State.SENDING)
+
+    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 0}
+
+
+def test_purging_twice_does_nothing_more(sent):
+    retention.purge(sent.due_at + JUST_AFTER)
+
+    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 0}
