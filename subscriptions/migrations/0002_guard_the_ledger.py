@@ -55,7 +55,7 @@ SQLITE = (
 
 def guard(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
     if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute(POSTGRESQL_FUNCTION)
+        schema_editor.execute(POSTGRESQL_FUNCTION, params=None)  # its % are no placeholders
         for table in TABLES:
             schema_editor.execute(POSTGRESQL.format(table=table))
         return
