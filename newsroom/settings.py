@@ -392,3 +392,4 @@ if DEMO:
     MAIL_PREVIEW_ROOT = VAR_DIR / "mailbox"
     MAIL_PREVIEW_MAX_MESSAGES = 100_000
     MAIL_PREVIEW_ALLOW = "newsroom.mailbox.is_demo"
+    CSRF_COOKIE_PATH = "/"  # the mailbox has buttons too

@@ -61,14 +61,23 @@ class Guard:
 
 
 def end_groups(groups: Iterable[int], *, patience: float = PATIENCE) -> None:
-    """Ask the groups to end; kill what has not ended in time."""
-    left = {group for group in groups if _signal(group, signal.SIGTERM)}
+    """Ask the leader of each group to end, and kill what has not ended in time."""
+    left = {group for group in groups if _ask_to_end(group)}
     deadline = time.monotonic() + patience
     while left and time.monotonic() < deadline:
         time.sleep(0.05)
         left = {group for group in left if _signal(group, 0)}
     for group in left:
         _signal(group, signal.SIGKILL)
+
+
+def _ask_to_end(group: int) -> bool:
+    # The leader lets those it started finish what they are at; only when it is gone they are asked themselves.
+    try:
+        os.kill(group, signal.SIGTERM)
+    except ProcessLookupError:
+        return _signal(group, signal.SIGTERM)
+    return True
 
 
 def _signal(group: int, number: int) -> bool:
