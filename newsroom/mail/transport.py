@@ -5,7 +5,7 @@ What a provider answers or a network does is never raised, but returned as an ou
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -42,15 +42,14 @@ class CannotConnect(Exception):
 def open_connection() -> Iterator[BaseEmailBackend]:
     """Yield an open connection of the configured backend, or raise `CannotConnect`."""
     backend = WATCHED_SMTP if settings.EMAIL_BACKEND == DJANGO_SMTP else settings.EMAIL_BACKEND
-    try:
-        connection = get_connection(backend)
-        connection.open()
-    except Exception as error:  # noqa: BLE001 - whatever a backend raises becomes an outcome
-        raise CannotConnect(_while_opening(error)) from None
-    try:
+    with ExitStack() as stack:
+        try:
+            connection = get_connection(backend)
+            stack.callback(_close, connection)  # a half-open one as well
+            connection.open()
+        except Exception as error:  # noqa: BLE001 - whatever a backend raises becomes an outcome
+            raise CannotConnect(_while_opening(error)) from None
         yield connection
-    finally:
-        _close(connection)
 
 
 def hand_over(message: EmailMessage, *, connection: BaseEmailBackend) -> Result:
