@@ -1,4 +1,7 @@
-"""Pages for what went wrong, in the site's design. What the server itself got wrong is told without asking the database."""
+"""Pages for what went wrong, in the site's design.
+
+What the server itself got wrong is told without asking the database.
+"""
 
 from django.http import HttpRequest, HttpResponse
 from django.template import loader

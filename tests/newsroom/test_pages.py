@@ -183,8 +183,8 @@ def test_the_privacy_page_says_what_is_configured(client, settings, name, value,
 @pytest.mark.parametrize(
     "item",
     [
-        "Verantwortlich", "Datenschutzbeauftragte", "Art. 6 Abs. 1 Buchst. a", "Art. 6 Abs. 1 Buchst. f", "§ 7 Abs. 2 Nr. 2 UWG",
-        "Art. 28", "Europäischen Union", "Art. 15", "Art. 16", "Art. 17", "Art. 18", "Art. 20", "Art. 21", "Art. 77",
+        "Verantwortlich", "Datenschutzbeauftragte", "Art. 6 Abs. 1 Buchst. a", "Art. 6 Abs. 1 Buchst. f",
+        "§ 7 Abs. 2 Nr. 2 UWG", "Art. 28", "Europäischen Union", "Art. 15", "Art. 16", "Art. 17", "Art. 18", "Art. 20", "Art. 21", "Art. 77",
         "Art. 7 Abs. 3", "Art. 22", "Art. 8", "16 Jahre", "§ 25 TDDDG", "keine Cookies", "keine Zählpixel",
     ],
 )  # fmt: skip
