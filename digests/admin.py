@@ -33,10 +33,7 @@ class ScheduleAdmin(admin.ModelAdmin):
     readonly_fields = ["next_due"]
     fieldsets = [
         (None, {"fields": ["newsletter", "state"]}),
-        (
-            gettext_lazy("When"),
-            {"fields": ["weekdays", "local_time", "time_zone", "not_later_than", "next_due"]},
-        ),
+        (gettext_lazy("When"), {"fields": ["weekdays", "local_time", "time_zone", "not_later_than", "next_due"]}),
         (gettext_lazy("What"), {"fields": ["sections", "minimum_articles", "maximum_articles"]}),
         (gettext_lazy("How"), {"fields": ["approval", "latecomers", "uncertain_policy"]}),
     ]
@@ -143,6 +140,7 @@ class DigestAdmin(admin.ModelAdmin):
         digest = self._digest(request, pk)
         context = self._context(request, digest) | {
             "title": _("Preview"),
+            "is_nav_sidebar_enabled": False,  # the frames need the room
             "frame_url": reverse("admin:digests_digest_preview_html", args=[pk]),
             "size": len(digest.html.encode()),
         }

@@ -37,7 +37,7 @@ def freeze(digest: Digest, article: Article, *, position: int) -> DigestEntry:
         newsletter_id=digest.newsletter_id,
         article=article,
         position=position,
-        **facts(article),
+        **facts_with_thumbnail(article),
     )
 
 

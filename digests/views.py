@@ -44,5 +44,10 @@ def web_version(request: HttpRequest, uuid: UUID) -> HttpResponse:
 @xframe_options_sameorigin
 @csp_replace(MAIL_POLICY | {"frame-ancestors": ["'self'"], "sandbox": [""]})
 def mail_html(request: HttpRequest, digest: Digest) -> HttpResponse:
-    """The HTML part, for the preview's frame. The sandbox lets no link lead out of it."""
-    return HttpResponse(rendering.fill(digest.html, unsubscribe_url="#", preferences_url="#"))
+    """The HTML part, for the preview's frame, light or dark whatever the browser prefers.
+
+    The sandbox lets no link lead out of it.
+    """
+    html = rendering.fill(digest.html, unsubscribe_url="#", preferences_url="#")
+    applies = "all" if request.GET.get("scheme") == "dark" else "not all"
+    return HttpResponse(html.replace("@media (prefers-color-scheme: dark)", f"@media {applies}"))
