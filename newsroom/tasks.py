@@ -9,9 +9,9 @@ from django.utils import timezone
 
 import digests.audit
 import digests.retention
-import newsroom.mail.retention
 import subscriptions.audit
 import subscriptions.retention
+from newsroom.mail import outbox
 
 logger = logging.getLogger(__name__)
 
@@ -19,7 +19,7 @@ PURGES: list[Callable[[datetime], dict[str, int]]] = [
     # Deliveries first: a reader without subscription goes when the list of his deliveries has gone.
     digests.retention.purge,
     subscriptions.retention.purge,
-    newsroom.mail.retention.purge,
+    outbox.purge,
 ]
 AUDITS: list[Callable[[datetime], Iterable[str]]] = [
     subscriptions.audit.broken_invariants,

@@ -20,7 +20,7 @@ class Command(BaseCommand):
         address = _address(options["address"])
         records = ledger.evidence(address.key)
         if options["html"]:
-            context = {"address": address, "records": records, "broken": ledger.verify(), "printed_at": timezone.now()}
+            context = {"address": address.canonical, "records": records, "broken": ledger.verify(), "printed_at": timezone.now()}
             self.stdout.write(render_to_string("subscriptions/evidence.html", context))
         else:
             self.stdout.write(json.dumps(records, indent=2, ensure_ascii=False))

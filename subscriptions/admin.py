@@ -1,0 +1,266 @@
+"""Staff look here; they change little. Addresses are masked in lists, and the ledger can only be read."""
+
+import logging
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Count, Q, QuerySet
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import URLPattern, path, reverse
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.translation import gettext_lazy as _
+
+from newsroom.mail.addresses import InvalidAddress, canonicalise, mask
+from subscriptions import consent, ledger, suppression, wording
+from subscriptions.consent import Origin
+from subscriptions.models import (
+    ConsentRecord,
+    ConsentSeal,
+    ConsentText,
+    Newsletter,
+    PrivacyRequest,
+    SignUp,
+    Subscriber,
+    Subscription,
+    Suppression,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def staff_origin(request: HttpRequest, source: str) -> Origin:
+    return Origin(source=source, actor=f"staff:{request.user.pk}")
+
+
+class ReadOnly(admin.ModelAdmin):
+    """Rows that staff see and nobody edits: use cases write them."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class FindsByAddress(admin.ModelAdmin):
+    """Search by one whole address, in whatever spelling: nobody browses readers by parts of their addresses."""
+
+    search_help_text = _("A whole e-mail address")
+    search_fields = ["address_key"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if not search_term:
+            return queryset, False
+        try:
+            return queryset.filter(**self.match(canonicalise(search_term).key)), False
+        except InvalidAddress as error:
+            messages.warning(request, str(error))
+            return queryset.none(), False
+
+    def match(self, address_key: str) -> dict[str, str]:
+        return {"address_key": address_key}
+
+    @admin.display(description=_("address"))
+    def masked(self, row: Any) -> str:
+        return mask(row.address) if row.address else "–"
+
+
+@admin.register(Newsletter)
+class NewsletterAdmin(admin.ModelAdmin):
+    list_display = ["name", "frequency", "state", "readers", "position"]
+    list_filter = ["state"]
+    prepopulated_fields = {"slug": ["name"]}
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Newsletter]:
+        active = Count("subscriptions", filter=Q(subscriptions__state=Subscription.State.ACTIVE))
+        return super().get_queryset(request).annotate(readers=active)
+
+    @admin.display(description=_("readers"), ordering="readers")
+    def readers(self, newsletter: Any) -> int:
+        return int(newsletter.readers)
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Newsletter | None = None) -> list[str]:
+        """Readers consented to a frequency, and filters rely on the short name: neither changes under them."""
+        return ["slug", "frequency"] if obj and obj.subscriptions.exists() else []
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Newsletter | None = None) -> dict[str, Any]:
+        return {} if obj else dict(self.prepopulated_fields)
+
+    def save_model(self, request: HttpRequest, obj: Newsletter, form: Any, change: bool) -> None:
+        super().save_model(request, obj, form, change)
+        if change and {"description", "frequency"} & set(form.changed_data) and wording.revise_offer(obj, timezone.now()):
+            messages.info(request, _("The form now shows a new version of the consent text; earlier consents keep theirs."))
+
+    def has_delete_permission(self, request: HttpRequest, obj: Newsletter | None = None) -> bool:
+        return super().has_delete_permission(request, obj) and not (obj and obj.consent_texts.exists())
+
+
+class ConsentTextForm(forms.ModelForm):
+    class Meta:
+        model = ConsentText
+        fields = ["newsletter", "language", "wording"]
+        help_texts = {
+            "newsletter": _("Empty: the declaration beside the button."),
+            "wording": _(
+                "Say plainly what the reader agrees to. The declaration names the publisher and the right to withdraw, the"
+                " text of a newsletter its content and how often it comes. From now on the forms show this version;"
+                " consents given before keep theirs."
+            ),
+        }
+
+
+@admin.register(ConsentText)
+class ConsentTextAdmin(admin.ModelAdmin):
+    """A wording is never changed: a new one is a new version."""
+
+    form = ConsentTextForm
+    list_display = ["__str__", "newsletter", "language", "version", "created_at"]
+    list_filter = ["newsletter", "language"]
+    list_select_related = ["newsletter"]
+
+    def has_change_permission(self, request: HttpRequest, obj: ConsentText | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: ConsentText | None = None) -> bool:
+        return False
+
+    def save_model(self, request: HttpRequest, obj: ConsentText, form: Any, change: bool) -> None:
+        new = wording.revise(obj.newsletter, language=obj.language, wording=obj.wording, now=timezone.now())
+        obj.pk, obj.version = new.pk, new.version
+
+
+class SubscriptionInline(admin.TabularInline):
+    model = Subscription
+    fields = readonly_fields = ["newsletter", "state", "active_since", "ended_at"]
+    extra = 0
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+@admin.register(Subscriber)
+class SubscriberAdmin(FindsByAddress):
+    list_display = ["uuid", "masked", "language", "active_newsletters", "created_at", "restricted_at"]
+    list_filter = ["subscriptions__newsletter", "subscriptions__state", ("restricted_at", admin.EmptyFieldListFilter)]
+    fields = readonly_fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
+    inlines = [SubscriptionInline]
+    actions = ["withdraw"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Subscriber]:
+        return super().get_queryset(request).prefetch_related("subscriptions__newsletter")
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @admin.display(description=_("newsletters"))
+    def active_newsletters(self, reader: Subscriber) -> str:
+        active = (sub for sub in reader.subscriptions.all() if sub.state == Subscription.State.ACTIVE)
+        return ", ".join(sub.newsletter.name for sub in active)
+
+    @admin.display(description=_("evidence"))
+    def evidence(self, reader: Subscriber) -> str:
+        return format_html(
+            '<a href="{}">{}</a>', reverse("admin:subscriptions_evidence", args=[reader.pk]), _("Show the consent records")
+        )
+
+    @admin.action(description=_("Record a withdrawal that came by mail, phone or letter"), permissions=["change"])
+    def withdraw(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
+        """Any channel counts (R-26): all subscriptions of the readers end at once."""
+        origin, now = staff_origin(request, "admin"), timezone.now()
+        ended = sum(consent.withdraw_all(reader, origin=origin, now=now) for reader in readers)
+        messages.success(request, _("%(count)d subscriptions have ended.") % {"count": ended})
+
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        logger.info("Reader %s was looked at by staff %s.", object_id, request.user.pk)
+        return super().change_view(request, object_id, *args, **kwargs)
+
+    def get_urls(self) -> list[URLPattern]:
+        page = self.admin_site.admin_view(self.evidence_page)
+        return [path("<int:pk>/evidence/", page, name="subscriptions_evidence"), *super().get_urls()]
+
+    def evidence_page(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """A page of its own permission: editors need not see what was proven about whom (R-14)."""
+        if not request.user.has_perm("subscriptions.view_consentpayload"):
+            return HttpResponse(status=403)
+        reader = get_object_or_404(Subscriber, pk=pk)
+        logger.info("The evidence of reader %s was looked at by staff %s.", reader.uuid, request.user.pk)
+        context = {
+            "address": reader.address,
+            "records": ledger.evidence(reader.address_key),
+            "broken": ledger.verify(),
+            "printed_at": timezone.now(),
+        }
+        return render(request, "subscriptions/evidence.html", context)
+
+
+@admin.register(SignUp)
+class SignUpAdmin(FindsByAddress, ReadOnly):
+    list_display = ["uuid", "masked", "requested_at", "expires_at", "confirmed_at"]
+    list_filter = [("confirmed_at", admin.EmptyFieldListFilter), "newsletters"]
+    fields = ["uuid", "masked", "language", "newsletters", "form_url", "requested_at", "expires_at", "confirmed_at"]
+    date_hierarchy = "requested_at"
+
+
+@admin.register(ConsentRecord)
+class ConsentRecordAdmin(FindsByAddress, ReadOnly):
+    """The ledger as a list of acts; what was said stands on the evidence page and needs its own permission."""
+
+    list_display = ["at", "type", "subject", "seal_number", "commitment"]
+    list_filter = ["type", ("sealed", admin.EmptyFieldListFilter)]
+    list_select_related = ["sealed__seal"]
+    fields = ["uuid", "type", "at", "subject", "commitment", "seal_number"]
+    date_hierarchy = "at"
+
+    def match(self, address_key: str) -> dict[str, str]:
+        return {"payload__address_key": address_key}
+
+    @admin.display(description=_("seal"), empty_value=_("not yet sealed"))
+    def seal_number(self, proof: ConsentRecord) -> int | None:
+        sealed = getattr(proof, "sealed", None)
+        return sealed.seal.number if sealed else None
+
+
+@admin.register(ConsentSeal)
+class ConsentSealAdmin(ReadOnly):
+    list_display = ["number", "sealed_at", "size", "hash"]
+    fields = ["number", "sealed_at", "size", "previous_hash", "hash"]
+
+    @admin.display(description=_("records"))
+    def size(self, link: ConsentSeal) -> int:
+        return len(link.entries)
+
+
+@admin.register(Suppression)
+class SuppressionAdmin(FindsByAddress, ReadOnly):
+    """Hashes tell nothing by themselves; type an address into the search to see whether it is on the list."""
+
+    list_display = ["__str__", "reason", "created_at"]
+    list_filter = ["reason"]
+    search_fields = ["address_hash"]
+
+    def match(self, address_key: str) -> dict[str, str]:
+        return {"address_hash": suppression.address_hash(address_key)}
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """Only staff lift a complaint, by deleting it here."""
+        return admin.ModelAdmin.has_delete_permission(self, request, obj)
+
+
+@admin.register(PrivacyRequest)
+class PrivacyRequestAdmin(FindsByAddress, ReadOnly):
+    list_display = ["uuid", "masked", "state", "requested_at", "handed_over_at", "opened_at"]
+    list_filter = ["state"]
+    fields = ["uuid", "masked", "state", "requested_at", "expires_at", "handed_over_at", "opened_at"]
+    date_hierarchy = "requested_at"

@@ -1,0 +1,79 @@
+import re
+
+import pytest
+from django.utils import timezone
+
+from subscriptions import ledger, links, suppression, wording
+from subscriptions.models import ConsentRecord, Newsletter, Subscription, Suppression
+from tests.makers import make_newsletter, make_subscriber, make_subscription
+from tests.subscriptions.reading import a_reader
+
+pytestmark = pytest.mark.django_db
+
+
+def path_of(subscription: Subscription) -> str:
+    return f"/newsletter/einstellungen/{links.preferences_token(subscription.uuid)}/"
+
+
+def test_the_page_shows_what_one_has_and_what_one_can_add_but_no_address():
+    subscription, offered = make_subscription(), make_newsletter()
+    closed = make_newsletter(state=Newsletter.State.CLOSED)
+
+    page = a_reader().get(path_of(subscription)).content.decode()
+
+    assert subscription.newsletter.name in page and offered.name in page
+    assert closed.name not in page
+    assert subscription.subscriber.address not in page
+    assert not ConsentRecord.objects.exists()
+
+
+def test_adding_a_newsletter_is_a_consent_of_its_own():
+    subscription, offered = make_subscription(), make_newsletter()
+    shown = re.findall(r'name="shown" value="(\w+)"', a_reader().get(path_of(subscription)).content.decode())[0]
+
+    a_reader().post(path_of(subscription), {"act": "add", "newsletter": offered.slug, "shown": shown})
+
+    assert Subscription.objects.mailable().filter(newsletter=offered).exists()
+    [record] = ledger.evidence(subscription.subscriber.address_key)
+    assert (record["act"], record["newsletters"][0]["name"]) == ("added", offered.name)
+    assert record["declaration"]["wording"] == wording.offer("de").declaration.wording
+
+
+def test_nothing_is_added_on_words_that_have_changed():
+    subscription, offered = make_subscription(), make_newsletter()
+
+    a_reader().post(path_of(subscription), {"act": "add", "newsletter": offered.slug, "shown": "of-yesterday"})
+
+    assert not Subscription.objects.filter(newsletter=offered).exists()
+
+
+def test_leaving_one_keeps_the_others_and_leaving_all_keeps_none():
+    reader = make_subscriber()
+    first, second = make_subscription(subscriber=reader), make_subscription(subscriber=reader)
+
+    a_reader().post(path_of(first), {"act": "leave", "newsletter": first.newsletter.slug})
+    assert list(Subscription.objects.active()) == [second]
+
+    a_reader().post(path_of(first), {"act": "leave_all"})
+    assert not Subscription.objects.active().exists()
+
+
+def test_a_blocked_address_adds_nothing():
+    subscription, offered = make_subscription(), make_newsletter()
+    suppression.note(subscription.subscriber.address_key, Suppression.Reason.COMPLAINT, timezone.now())
+
+    shown = wording.offer("de").fingerprint
+    a_reader().post(path_of(subscription), {"act": "add", "newsletter": offered.slug, "shown": shown})
+
+    assert not Subscription.objects.filter(newsletter=offered).exists()
+
+
+@pytest.mark.parametrize("token", ["x", "A" * 48])
+def test_a_forged_link_shows_nothing(token):
+    subscription = make_subscription()
+
+    answer = a_reader().post(f"/newsletter/einstellungen/{token}/", {"act": "leave_all"})
+
+    assert answer.status_code == 404
+    assert Subscription.objects.get() == subscription
+    assert Subscription.objects.active().exists()

@@ -1,0 +1,77 @@
+from uuid import uuid4
+
+import pytest
+
+from subscriptions import links
+from subscriptions.links import Purpose
+
+OLD_KEY = "an-older-key-for-tests-0123456789-0123456789-0123456789"
+
+
+def test_a_token_is_derived_again_from_what_its_row_keeps():
+    row = uuid4()
+    seed = links.new_seed(Purpose.CONFIRM, row)
+
+    token = links.derive_token(Purpose.CONFIRM, row, seed)
+
+    assert links.hash_token(token) == seed.token_hash
+    assert token not in (seed.nonce, seed.token_hash)
+    assert len(token) == 43  # 256 bits
+
+
+def test_a_token_of_one_purpose_is_none_of_another():
+    row = uuid4()
+    seed = links.new_seed(Purpose.CONFIRM, row)
+
+    with pytest.raises(links.KeyGone):
+        links.derive_token(Purpose.RIGHTS, row, seed)
+    assert links.read_preferences_token(links.unsubscribe_token(row)) is None
+    assert links.read_unsubscribe_token(links.preferences_token(row)) is None
+
+
+def test_an_unsubscribe_token_is_48_plain_characters_and_names_its_subscription():
+    row = uuid4()
+
+    token = links.unsubscribe_token(row)
+
+    assert len(token) == 48
+    assert token.isascii() and token.replace("-", "a").replace("_", "a").isalnum()
+    assert links.read_unsubscribe_token(token) == row
+
+
+@pytest.mark.parametrize("spoil", [lambda t: t[:-1], lambda t: t + "A", lambda t: t[:-1] + "é", lambda t: t + "=", lambda t: "", lambda t: t[1:] + "x"])
+def test_a_spoilt_token_is_nobodys(spoil):
+    assert links.read_unsubscribe_token(spoil(links.unsubscribe_token(uuid4()))) is None
+
+
+def test_every_changed_character_spoils_a_token():
+    token = links.unsubscribe_token(uuid4())
+
+    for place in range(len(token)):
+        changed = token[:place] + ("A" if token[place] != "A" else "B") + token[place + 1 :]
+        assert links.read_unsubscribe_token(changed) is None
+
+
+def test_links_outlive_a_change_of_key(settings):
+    row, new_key = uuid4(), settings.SECRET_KEY
+    settings.SECRET_KEY = OLD_KEY
+    token, seed = links.unsubscribe_token(row), links.new_seed(Purpose.CONFIRM, row)
+    old_derived = links.derive_token(Purpose.CONFIRM, row, seed)
+
+    settings.SECRET_KEY, settings.SECRET_KEY_FALLBACKS = new_key, [OLD_KEY]
+
+    assert links.read_unsubscribe_token(token) == row
+    assert links.derive_token(Purpose.CONFIRM, row, seed) == old_derived
+    settings.SECRET_KEY_FALLBACKS = []
+    assert links.read_unsubscribe_token(token) is None
+    with pytest.raises(links.KeyGone):
+        links.derive_token(Purpose.CONFIRM, row, seed)
+
+
+def test_links_are_absolute_and_short_enough_for_a_header(settings):
+    settings.SITE_URL = "https://www.example.com"
+
+    url = links.unsubscribe_url(uuid4())
+
+    assert url.startswith("https://www.example.com/newsletter/abmelden/")
+    assert url.endswith("/") and len(url) < 200
