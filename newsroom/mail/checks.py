@@ -87,7 +87,7 @@ def _check_time_limits() -> Iterator[CheckMessage]:
     if settings.EMAIL_BACKEND in {DJANGO_SMTP, WATCHED_SMTP} and not 0 < (settings.EMAIL_TIMEOUT or 0) <= lease / 2:
         hint = f"Set it to at most {lease / 2:.0f}, half of DELIVERY_LEASE_SECONDS."
         yield Error("EMAIL_TIMEOUT is missing or too long.", hint=hint, id="mail.E009")
-    timeout = _anymail("REQUESTS_TIMEOUT")
+    timeout = _anymail("REQUESTS_TIMEOUT") or 30  # Anymail's own default
     if settings.EMAIL_BACKEND.startswith("anymail.") and not _is_short(timeout, limit=lease * 0.75):
         hint = f"Set it to one number of seconds, below {lease * 0.75:.0f}, or leave it out."
         yield Error("ANYMAIL_REQUESTS_TIMEOUT is not a usable time.", hint=hint, id="mail.E010")
