@@ -45,7 +45,7 @@ def favicon(request: HttpRequest) -> HttpResponse:
 @require_safe
 def media(request: HttpRequest, path: str) -> HttpResponseBase:
     """Serve a picture. Enough for a small site; with more traffic the reverse proxy serves MEDIA_ROOT itself."""
-    response = serve(request, path, document_root=settings.MEDIA_ROOT)
+    response = serve(request, path, document_root=str(settings.MEDIA_ROOT))
     patch_cache_control(response, public=True, max_age=86_400)
     response["Content-Security-Policy"] = "default-src 'none'; sandbox"
     return response

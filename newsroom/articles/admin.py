@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from typing import Any
 
 from django import forms
@@ -40,11 +41,13 @@ class SectionAdmin(admin.ModelAdmin):
     search_fields = ["name"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Section]:
-        return super().get_queryset(request).annotate(article_count=Count("articles"))
+        sections: QuerySet[Section] = super().get_queryset(request)
+        return sections.annotate(article_count=Count("articles"))
 
     @admin.display(description=_("articles"), ordering="article_count")
     def article_count(self, section: Section) -> int:
-        return section.article_count  # type: ignore[attr-defined]
+        count: int = section.article_count  # type: ignore[attr-defined]
+        return count
 
 
 @admin.register(Article)
@@ -67,7 +70,7 @@ class ArticleAdmin(admin.ModelAdmin):
         (_("Publication"), {"fields": ["state", "published_at", "first_seen_at", "updated_at"]}),
     ]
 
-    def get_prepopulated_fields(self, request: HttpRequest, obj: Article | None = None) -> dict[str, list[str]]:
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Article | None = None) -> dict[str, Sequence[str]]:
         # The address of a published article stands in mails already sent.
         return {} if obj and obj.state == Article.State.PUBLISHED else {"slug": ["headline"]}
 

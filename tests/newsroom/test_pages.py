@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.test import Client
+from django.utils import translation
 
 from tests.makers import make_article, make_newsletter, make_picture
 
@@ -166,6 +167,7 @@ def test_the_imprint_names_the_publisher(client, settings):
         ("BACKUP_RETENTION", timedelta(days=41), "41"),
         ("NETWORK_COUNT_RETENTION", timedelta(hours=19), "19"),
         ("MAIL_PROVIDER", "Posthaus GmbH, Kiel", "Posthaus GmbH, Kiel"),
+        ("MAIL_PROVIDER", "Posthaus GmbH, Kiel", "Art. 28 DSGVO"),
         ("HOSTING_PROVIDER", "Rechenhaus GmbH, Jena", "Rechenhaus GmbH, Jena"),
         ("SUPERVISORY_AUTHORITY", "die Aufsicht in Kiel", "die Aufsicht in Kiel"),
         ("THIRD_COUNTRY_TRANSFER", "Übermittelt wird nach Kanada.", "Übermittelt wird nach Kanada."),
@@ -184,12 +186,19 @@ def test_the_privacy_page_says_what_is_configured(client, settings, name, value,
     "item",
     [
         "Verantwortlich", "Datenschutzbeauftragte", "Art. 6 Abs. 1 Buchst. a", "Art. 6 Abs. 1 Buchst. f",
-        "§ 7 Abs. 2 Nr. 2 UWG", "Art. 28", "Europäischen Union", "Art. 15", "Art. 16", "Art. 17", "Art. 18", "Art. 20", "Art. 21", "Art. 77",
+        "§ 7 Abs. 2 Nr. 2 UWG", "Europäischen Union", "Art. 15", "Art. 16", "Art. 17", "Art. 18", "Art. 20", "Art. 21", "Art. 77",
         "Art. 7 Abs. 3", "Art. 22", "Art. 8", "16 Jahre", "§ 25 TDDDG", "keine Cookies", "keine Zählpixel",
     ],
 )  # fmt: skip
 def test_the_privacy_page_has_every_item_the_law_asks_for(client, item):
     assert item in client.get("/datenschutz/").content.decode()
+
+
+def test_the_legal_pages_exist_in_every_language(client, settings):
+    for language, _ in settings.LANGUAGES:
+        for address in ("/datenschutz/", "/impressum/"):
+            with translation.override(language):
+                assert f'<div class="page page-narrow" lang="{language}">' in client.get(address).content.decode()
 
 
 def test_robots_may_read_all_but_the_admin(client):
