@@ -81,7 +81,7 @@ class NewsletterAdmin(admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Newsletter]:
         active = Count("subscriptions", filter=Q(subscriptions__state=Subscription.State.ACTIVE))
-        return super().get_queryset(request).annotate(readers=active)
+        return super().get_queryset(request).annotate(readers=active)  # type: ignore[no-any-return]
 
     @admin.display(description=_("readers"), ordering="readers")
     def readers(self, newsletter: Any) -> int:
@@ -96,8 +96,14 @@ class NewsletterAdmin(admin.ModelAdmin):
 
     def save_model(self, request: HttpRequest, obj: Newsletter, form: Any, change: bool) -> None:
         super().save_model(request, obj, form, change)
-        if change and {"description", "frequency"} & set(form.changed_data) and wording.revise_offer(obj, timezone.now()):
-            messages.info(request, _("The form now shows a new version of the consent text; earlier consents keep theirs."))
+        if (
+            change
+            and {"description", "frequency"} & set(form.changed_data)
+            and wording.revise_offer(obj, timezone.now())
+        ):
+            messages.info(
+                request, _("The form now shows a new version of the consent text; earlier consents keep theirs.")
+            )
 
     def has_delete_permission(self, request: HttpRequest, obj: Newsletter | None = None) -> bool:
         return super().has_delete_permission(request, obj) and not (obj and obj.consent_texts.exists())
@@ -139,7 +145,8 @@ class ConsentTextAdmin(admin.ModelAdmin):
 
 class SubscriptionInline(admin.TabularInline):
     model = Subscription
-    fields = readonly_fields = ["newsletter", "state", "active_since", "ended_at"]
+    fields = ["newsletter", "state", "active_since", "ended_at"]
+    readonly_fields = ["newsletter", "state", "active_since", "ended_at"]
     extra = 0
     can_delete = False
 
@@ -151,7 +158,8 @@ class SubscriptionInline(admin.TabularInline):
 class SubscriberAdmin(FindsByAddress):
     list_display = ["uuid", "masked", "language", "active_newsletters", "created_at", "restricted_at"]
     list_filter = ["subscriptions__newsletter", "subscriptions__state", ("restricted_at", admin.EmptyFieldListFilter)]
-    fields = readonly_fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
+    fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
+    readonly_fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
     inlines = [SubscriptionInline]
     actions = ["withdraw"]
 
@@ -172,7 +180,9 @@ class SubscriberAdmin(FindsByAddress):
     @admin.display(description=_("evidence"))
     def evidence(self, reader: Subscriber) -> str:
         return format_html(
-            '<a href="{}">{}</a>', reverse("admin:subscriptions_evidence", args=[reader.pk]), _("Show the consent records")
+            '<a href="{}">{}</a>',
+            reverse("admin:subscriptions_evidence", args=[reader.pk]),
+            _("Show the consent records"),
         )
 
     @admin.action(description=_("Record a withdrawal that came by mail, phone or letter"), permissions=["change"])
@@ -226,7 +236,7 @@ class ConsentRecordAdmin(FindsByAddress, ReadOnly):
     def match(self, address_key: str) -> dict[str, str]:
         return {"payload__address_key": address_key}
 
-    @admin.display(description=_("seal"), empty_value=_("not yet sealed"))
+    @admin.display(description=_("seal"), empty_value="–")
     def seal_number(self, proof: ConsentRecord) -> int | None:
         sealed = getattr(proof, "sealed", None)
         return sealed.seal.number if sealed else None

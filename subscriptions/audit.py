@@ -23,4 +23,7 @@ def _unproven_subscriptions() -> list[str]:
         record__type__in=[ConsentRecord.Type.CONFIRMED, ConsentRecord.Type.ADDED]
     ).values("address_key")
     unproven = Subscription.objects.active().exclude(subscriber__address_key__in=proven)
-    return [f"Subscription {uuid} is active without a consent on record." for uuid in unproven.values_list("uuid", flat=True)]
+    return [
+        f"Subscription {uuid} is active without a consent on record."
+        for uuid in unproven.values_list("uuid", flat=True)
+    ]

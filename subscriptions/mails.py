@@ -19,6 +19,7 @@ from subscriptions import ledger, links, privacy, suppression, throttling, wordi
 from subscriptions.links import Purpose, TokenSeed
 from subscriptions.models import ConsentRecord, PrivacyRequest, SignUp, Subscriber, Subscription
 
+
 def register() -> None:
     outbox.register("sign_up", make_sign_up_mail)
     outbox.register("rights_link", make_rights_mail)
@@ -85,7 +86,8 @@ def _is_repeat(
     longest = max(window for _limit, window in limits)
     before = Q(requested_at__lt=cause.requested_at) | Q(requested_at=cause.requested_at, pk__lt=cause.pk)
     earlier = same_address.filter(before, requested_at__gt=cause.requested_at - longest)
-    mails = OutboxMail.objects.filter(kind=kind, reference__in=earlier.order_by().values("uuid"))
+    causes = earlier.order_by().values("uuid")
+    mails = OutboxMail.objects.filter(kind=kind, reference__in=causes)  # type: ignore[misc]
     mailed = mails.exclude(state=OutboxMail.State.WITHHELD).values_list("reference", flat=True)
     times = same_address.filter(uuid__in=list(mailed)).values_list("requested_at", flat=True)
     return throttling.exceeds(times, cause.requested_at, limits)
@@ -94,9 +96,7 @@ def _is_repeat(
 def _known_subscription(sign_up: SignUp) -> Subscription | None:
     """Return one of the reader's subscriptions if he has every newsletter he signs up for already."""
     chosen = set(sign_up.newsletters.values_list("pk", flat=True))
-    active = Subscription.objects.active().filter(
-        subscriber__address_key=sign_up.address_key, newsletter__in=chosen
-    )
+    active = Subscription.objects.active().filter(subscriber__address_key=sign_up.address_key, newsletter__in=chosen)
     return active[0] if len(active) == len(chosen) else None
 
 
@@ -146,9 +146,7 @@ def _rights_message(request: PrivacyRequest, token: str, mail: OutboxMail) -> Em
     )
 
 
-def _record_sent(
-    sign_up: SignUp, message: EmailMultiAlternatives, token: str, *, at: datetime, result: Result
-) -> None:
+def _record_sent(sign_up: SignUp, message: EmailMultiAlternatives, token: str, *, at: datetime, result: Result) -> None:
     """Keep the mail as it was sent, but for the token: its hash stands in its place."""
     if not SignUp.objects.filter(pk=sign_up.pk).exists():  # erased while the mail was on its way
         return
@@ -161,8 +159,6 @@ def _record_sent(
         "provider_message_id": result.provider_message_id,
     }
     ledger.record(
-        ledger.Act(
-            type=ConsentRecord.Type.MAIL_SENT, subject=sign_up.uuid, address_key=sign_up.address_key, body=body
-        ),
+        ledger.Act(type=ConsentRecord.Type.MAIL_SENT, subject=sign_up.uuid, address_key=sign_up.address_key, body=body),
         at=at,
     )

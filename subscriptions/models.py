@@ -31,7 +31,9 @@ class Newsletter(models.Model):
 
     name = models.CharField(_("name"), max_length=80, unique=True)
     slug = models.SlugField(
-        _("short name"), unique=True, help_text=_("Part of the List-Id header; readers' filters rely on it, so keep it.")
+        _("short name"),
+        unique=True,
+        help_text=_("Part of the List-Id header; readers' filters rely on it, so keep it."),
     )
     description = models.CharField(
         _("what it brings"), max_length=300, help_text=_("One or two sentences, shown beside the choice on the form.")
@@ -41,7 +43,9 @@ class Newsletter(models.Model):
         max_length=10,
         choices=Frequency,
         default=Frequency.DAILY,
-        help_text=_("Readers consent to this frequency; sending more often needs a new consent (KG Berlin 5 U 1043/20)."),
+        help_text=_(
+            "Readers consent to this frequency; sending more often needs a new consent (KG Berlin 5 U 1043/20)."
+        ),
     )
     position = models.PositiveSmallIntegerField(_("position"), default=0)
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.OPEN)
@@ -168,9 +172,7 @@ class Subscription(models.Model):
         ENDED = "ended", _("ended")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    subscriber = models.ForeignKey(
-        Subscriber, models.CASCADE, related_name="subscriptions", verbose_name=_("reader")
-    )
+    subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="subscriptions", verbose_name=_("reader"))
     newsletter = models.ForeignKey(
         Newsletter, models.PROTECT, related_name="subscriptions", verbose_name=_("newsletter")
     )
@@ -184,14 +186,18 @@ class Subscription(models.Model):
         verbose_name = _("subscription")
         verbose_name_plural = _("subscriptions")
         constraints = [
-            models.UniqueConstraint(fields=["subscriber", "newsletter"], name="one_subscription_per_reader_and_newsletter"),
+            models.UniqueConstraint(
+                fields=["subscriber", "newsletter"], name="one_subscription_per_reader_and_newsletter"
+            ),
             models.CheckConstraint(
                 condition=Q(state="ended", ended_at__isnull=False) | (~Q(state="ended") & Q(ended_at__isnull=True)),
                 name="subscription_ended_at_iff_ended",
             ),
         ]
         indexes = [
-            models.Index(fields=["newsletter", "active_since"], condition=Q(state="active"), name="active_by_newsletter")
+            models.Index(
+                fields=["newsletter", "active_since"], condition=Q(state="active"), name="active_by_newsletter"
+            )
         ]
 
     def __str__(self) -> str:

@@ -176,9 +176,7 @@ PRIVACY_REQUESTS = Holding(
     erase=_anonymise_privacy_requests,
     kept=_privacy_request_is_kept,
 )
-SIGN_UPS = Holding(
-    name="sign_ups", models=("subscriptions.SignUp",), export=_export_sign_ups, erase=_erase_sign_ups
-)
+SIGN_UPS = Holding(name="sign_ups", models=("subscriptions.SignUp",), export=_export_sign_ups, erase=_erase_sign_ups)
 SERVICE_MAILS = Holding(
     name="service_mails", models=("mail.OutboxMail",), export=_export_service_mails, erase=_erase_service_mails
 )

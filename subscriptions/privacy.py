@@ -63,6 +63,8 @@ def open_page(token: str, now: datetime) -> PrivacyRequest | None:
 def find_opened(form_token: str, now: datetime) -> PrivacyRequest | None:
     """Return the request whose opened page sent this form. A page that stays in use closes all the same after a day."""
     uuid = links.read_rights_form_token(form_token, now)
+    if uuid is None:
+        return None
     opened = PrivacyRequest.objects.filter(uuid=uuid, state=PrivacyRequest.State.OPENED)
     return opened.filter(opened_at__gt=now - settings.RIGHTS_LINK_LIFETIME).first()
 
@@ -165,9 +167,7 @@ def _purposes() -> list[Purpose]:
             "GDPR Art. 6(1)(c), (f), Art. 7(1)",
             _("until the end of the %(years)d. calendar year after you withdrew it") % {"years": years},
         ),
-        Purpose(
-            _("Knowing which issue was delivered"), "GDPR Art. 6(1)(f)", _("%(days)d days") % {"days": days}
-        ),
+        Purpose(_("Knowing which issue was delivered"), "GDPR Art. 6(1)(f)", _("%(days)d days") % {"days": days}),
         Purpose(
             _("Keeping addresses from being mailed that must not be"),
             "GDPR Art. 6(1)(c), (f)",

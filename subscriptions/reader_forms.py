@@ -1,8 +1,8 @@
 """Reader forms without cookies: each brings its own proof (design.md section 3).
 
-Django's CSRF protection needs a cookie, and readers never get one. A token page's proof is its token, which another site
-does not know. The sign-up and request forms change nothing by themselves (a mail to the address asks back); they carry a
-signed stamp against robots that never looked at the page, and refuse what a browser says comes from another site.
+Django's CSRF protection needs a cookie, and readers never get one. A token page's proof is its token, which another
+site does not know. The sign-up and request forms change nothing by themselves (a mail to the address asks back); they
+carry a signed stamp against robots that never looked at the page, and refuse what a browser says comes from elsewhere.
 """
 
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from functools import wraps
-from typing import Concatenate, ParamSpec
+from typing import Any
 from urllib.parse import urlsplit
 
 from django.conf import settings
@@ -23,8 +23,7 @@ from django.views.decorators.csrf import csrf_exempt
 
 from subscriptions import throttling
 
-P = ParamSpec("P")
-View = Callable[Concatenate[HttpRequest, P], HttpResponse]
+View = Callable[..., HttpResponse]
 
 CLOCK_LEEWAY = timedelta(minutes=2)  # two servers' clocks may differ
 
@@ -68,7 +67,7 @@ def read_stamp(signed: str) -> Stamp | None:
     return Stamp(datetime.fromtimestamp(made_at, tz=UTC), page, fingerprint)
 
 
-def reader_form(view: View[P]) -> View[P]:
+def reader_form(view: View) -> View:
     """A page with a form that anyone may send, without cookie and CSRF token.
 
     Its POST passes the network's limit first and must not come from another site, where the browser tells. Its answers
@@ -77,7 +76,7 @@ def reader_form(view: View[P]) -> View[P]:
 
     @csrf_exempt
     @wraps(view)
-    def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         if request.method != "POST":
             return view(request, *args, **kwargs)
         if is_from_elsewhere(request):
@@ -89,12 +88,12 @@ def reader_form(view: View[P]) -> View[P]:
     return guarded
 
 
-def token_page(view: View[P]) -> View[P]:
+def token_page(view: View) -> View:
     """A page whose URL or form holds a token: its proof. Never stored, indexed, or named to another page (E-40)."""
 
     @csrf_exempt
     @wraps(view)
-    def guarded(request: HttpRequest, *args: P.args, **kwargs: P.kwargs) -> HttpResponse:
+    def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
         response = _unstored(view(request, *args, **kwargs))
         response["Referrer-Policy"] = "no-referrer"
         response["X-Robots-Tag"] = "noindex, nofollow"

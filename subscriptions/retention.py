@@ -1,4 +1,4 @@
-"""What is purged when (compliance.md R-37). Each purge is one query with its cutoff in the filter, and safe to repeat."""
+"""What is purged when (GDPR Art. 5(1)(e)). Each purge is one query, its cutoff in the filter, and safe to repeat."""
 
 from datetime import datetime, timedelta
 

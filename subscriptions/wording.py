@@ -1,7 +1,7 @@
-"""The words a reader agrees to, as shown and as kept: versioned, in each language, never changed once written (R-05, R-07).
+"""The words a reader agrees to, as shown and as kept: versioned, in each language, never changed once written.
 
-A newsletter without a text of its own, and the declaration, begin with the wordings below as version 1. They become rows
-when the first reader sends a form that showed them.
+A newsletter without a text of its own, and the declaration, begin with the wordings below as version 1. They become
+rows when the first reader sends a form that showed them.
 """
 
 import hashlib
@@ -116,7 +116,7 @@ def revise(newsletter: Newsletter | None, *, language: str, wording: str, now: d
 
 
 def revise_offer(newsletter: Newsletter, now: datetime) -> list[ConsentText]:
-    """Write new versions of a newsletter's texts after its description or frequency changed; none if it has no text yet."""
+    """Write new versions of a newsletter's texts after its description or frequency changed, if it has any."""
     languages = newsletter.consent_texts.values_list("language", flat=True).order_by("language").distinct()
     return [
         revise(newsletter, language=language, wording=_offer_wording(newsletter, language), now=now)
@@ -137,7 +137,7 @@ def privacy_notice_version(language: str) -> str:
 
 
 def _source_version(*template_names: str) -> str:
-    source: str = select_template(template_names).template.source  # type: ignore[attr-defined]
+    source: str = select_template(template_names).template.source
     return hashlib.sha256(source.encode()).hexdigest()[:12]
 
 

@@ -17,6 +17,12 @@ def sign_up_form(context: Context, form: SignUpForm | None = None) -> dict[str, 
     """Show the sign-up form, empty or as it was sent. Its stamp names the page on which the reader first met it."""
     form = form or SignUpForm(offer=wording.offer(wording.form_language()))
     request = context.get("request")
-    page = form.shown.page if form.is_bound and form.shown else request.path if request else reverse("subscriptions:sign_up")
+    page = (
+        form.shown.page
+        if form.is_bound and form.shown
+        else request.path
+        if request
+        else reverse("subscriptions:sign_up")
+    )
     stamp = Stamp(made_at=timezone.now(), page=page, fingerprint=form.offer.fingerprint)
     return {"form": form, "stamp": stamp.signed(), "is_own_page": context.get("is_sign_up_page", False)}

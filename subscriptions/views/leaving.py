@@ -23,7 +23,9 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         return _page(request, subscription)
     if request.POST.get("List-Unsubscribe") == "One-Click":
         _leave(request, subscription, source="one_click")
-        return HttpResponse(_("You will no longer receive this newsletter.") + "\n", content_type="text/plain; charset=utf-8")
+        return HttpResponse(
+            _("You will no longer receive this newsletter.") + "\n", content_type="text/plain; charset=utf-8"
+        )
     scope = request.POST.get("scope")
     if scope not in {"this", "all"}:
         return _page(request, subscription, status=400)

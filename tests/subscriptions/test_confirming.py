@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 def test_pressing_the_button_subscribes_to_just_what_was_chosen():
-    chosen, other = make_newsletter(), make_newsletter()
+    chosen, _other = make_newsletter(), make_newsletter()
     link = sign_up("Leserin@example.com", chosen)
 
     answer = a_reader().post(link)

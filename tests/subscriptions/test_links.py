@@ -39,7 +39,17 @@ def test_an_unsubscribe_token_is_48_plain_characters_and_names_its_subscription(
     assert links.read_unsubscribe_token(token) == row
 
 
-@pytest.mark.parametrize("spoil", [lambda t: t[:-1], lambda t: t + "A", lambda t: t[:-1] + "é", lambda t: t + "=", lambda t: "", lambda t: t[1:] + "x"])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda t: t[:-1],
+        lambda t: t + "A",
+        lambda t: t[:-1] + "é",
+        lambda t: t + "=",
+        lambda t: "",
+        lambda t: t[1:] + "x",
+    ],
+)
 def test_a_spoilt_token_is_nobodys(spoil):
     assert links.read_unsubscribe_token(spoil(links.unsubscribe_token(uuid4()))) is None
 

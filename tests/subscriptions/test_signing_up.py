@@ -93,9 +93,7 @@ def test_the_answer_is_the_same_for_known_unknown_and_suppressed_addresses():
     note("gone@example.com", Suppression.Reason.ERASURE, timezone.now())
     note("angry@example.com", Suppression.Reason.COMPLAINT, timezone.now())
 
-    answers = [
-        send_form(f"{name}@example.com", newsletter) for name in ("known", "unknown", "gone", "angry", "known")
-    ]
+    answers = [send_form(f"{name}@example.com", newsletter) for name in ("known", "unknown", "gone", "angry", "known")]
 
     seen = {(answer.status_code, answer.content, tuple(sorted(answer.items()))) for answer in answers}
     assert len(seen) == 1
@@ -215,7 +213,11 @@ def test_a_robot_that_fills_the_hidden_field_gets_the_usual_answer_and_nothing_e
 
 @pytest.mark.parametrize(
     "headers",
-    [{"HTTP_SEC_FETCH_SITE": "cross-site"}, {"HTTP_SEC_FETCH_SITE": "same-site"}, {"HTTP_ORIGIN": "https://evil.example"}],
+    [
+        {"HTTP_SEC_FETCH_SITE": "cross-site"},
+        {"HTTP_SEC_FETCH_SITE": "same-site"},
+        {"HTTP_ORIGIN": "https://evil.example"},
+    ],
 )
 def test_a_form_on_another_site_is_refused(headers):
     newsletter = make_newsletter()
@@ -228,7 +230,8 @@ def test_a_form_on_another_site_is_refused(headers):
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {"HTTP_ORIGIN": "null"}, {"HTTP_ORIGIN": "http://testserver"}, {"HTTP_SEC_FETCH_SITE": "same-origin"}]
+    "headers",
+    [{}, {"HTTP_ORIGIN": "null"}, {"HTTP_ORIGIN": "http://testserver"}, {"HTTP_SEC_FETCH_SITE": "same-origin"}],
 )
 def test_our_own_form_is_accepted_whatever_the_browser_tells(headers):
     newsletter = make_newsletter()

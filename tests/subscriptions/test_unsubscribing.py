@@ -20,7 +20,7 @@ def path_of(subscription: Subscription) -> str:
 
 
 def multipart() -> tuple[str, str]:
-    body = f'--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
+    body = '--b\r\nContent-Disposition: form-data; name="List-Unsubscribe"\r\n\r\nOne-Click\r\n--b--\r\n'
     return body, "multipart/form-data; boundary=b"
 
 

@@ -10,7 +10,9 @@ from subscriptions import ledger
 
 
 class Command(BaseCommand):
-    help = "Print everything on record about an address: what was consented to, in which words, and what was done with it."
+    help = (
+        "Print everything on record about an address: what was consented to, in which words, and what was done with it."
+    )
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("address")
@@ -20,7 +22,12 @@ class Command(BaseCommand):
         address = _address(options["address"])
         records = ledger.evidence(address.key)
         if options["html"]:
-            context = {"address": address.canonical, "records": records, "broken": ledger.verify(), "printed_at": timezone.now()}
+            context = {
+                "address": address.canonical,
+                "records": records,
+                "broken": ledger.verify(),
+                "printed_at": timezone.now(),
+            }
             self.stdout.write(render_to_string("subscriptions/evidence.html", context))
         else:
             self.stdout.write(json.dumps(records, indent=2, ensure_ascii=False))

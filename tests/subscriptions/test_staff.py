@@ -1,0 +1,171 @@
+import json
+import logging
+
+import pytest
+from django.contrib.auth.models import Permission, User
+from django.core.management import CommandError, call_command
+from django.db import DatabaseError, transaction
+from django.utils import timezone
+
+from subscriptions import ledger, suppression, wording
+from subscriptions.models import ConsentText, Newsletter, Subscriber, Subscription, Suppression
+from tests.makers import make_newsletter
+from tests.subscriptions.reading import subscribe
+
+pytestmark = pytest.mark.django_db
+ADDRESS = "Leserin@example.com"
+
+
+@pytest.fixture
+def reader() -> Subscriber:
+    subscribe(ADDRESS, make_newsletter())
+    return Subscriber.objects.get()
+
+
+def staff_client(client, *permissions: str):
+    user = User.objects.create_user("redaktion", password="x", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=permissions))
+    client.force_login(user)
+    return client
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        "newsletter",
+        "consenttext",
+        "subscriber",
+        "signup",
+        "consentrecord",
+        "consentseal",
+        "suppression",
+        "privacyrequest",
+    ],
+)
+def test_every_list_opens_and_shows_no_address(admin_client, reader, model):
+    ledger.seal(timezone.now())
+    suppression.note("x@example.com", Suppression.Reason.COMPLAINT, timezone.now())
+
+    page = admin_client.get(f"/admin/subscriptions/{model}/")
+
+    assert page.status_code == 200
+    assert "leserin@example.com" not in page.content.decode().lower()
+
+
+@pytest.mark.parametrize("model", ["subscriber", "signup", "consentrecord"])
+def test_a_whole_address_in_any_spelling_finds_its_reader(admin_client, reader, model):
+    subscribe("other@example.com", make_newsletter())
+
+    found = admin_client.get(f"/admin/subscriptions/{model}/", {"q": "LESERIN@Example.com"})
+    part = admin_client.get(f"/admin/subscriptions/{model}/", {"q": "leserin"})
+
+    assert 0 < found.context["cl"].result_count < found.context["cl"].full_result_count
+    assert part.context["cl"].result_count == 0
+
+
+def test_typing_an_address_tells_whether_it_is_suppressed(admin_client):
+    suppression.note("angry@example.com", Suppression.Reason.COMPLAINT, timezone.now())
+
+    def count(address: str) -> int:
+        return admin_client.get("/admin/subscriptions/suppression/", {"q": address}).context["cl"].result_count
+
+    assert (count("Angry@example.com"), count("calm@example.com")) == (1, 0)
+
+
+@pytest.mark.parametrize("model", ["consentrecord", "consentseal", "signup", "privacyrequest"])
+def test_nobody_adds_changes_or_deletes_what_use_cases_write(admin_client, reader, model):
+    ledger.seal(timezone.now())
+
+    assert admin_client.get(f"/admin/subscriptions/{model}/add/").status_code == 403
+    first = admin_client.get(f"/admin/subscriptions/{model}/").context["cl"].queryset.first()
+    if first:
+        assert admin_client.get(f"/admin/subscriptions/{model}/{first.pk}/change/").status_code == 200
+        assert admin_client.post(f"/admin/subscriptions/{model}/{first.pk}/change/", {}).status_code == 403
+        assert admin_client.post(f"/admin/subscriptions/{model}/{first.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_evidence_needs_its_own_permission_and_prints_the_wording(client, admin_client, reader, settings):
+    path = f"/admin/subscriptions/subscriber/{reader.pk}/evidence/"
+
+    page = admin_client.get(path)
+
+    assert wording.DECLARATION["de"].format(publisher=settings.PUBLISHER["name"]) in page.content.decode()
+    assert staff_client(client, "view_subscriber").get(path).status_code == 403
+    assert client.get(f"/admin/subscriptions/subscriber/{reader.pk}/change/").status_code == 200
+
+
+def test_looking_at_a_reader_leaves_a_trace_without_the_address(admin_client, reader, caplog):
+    with caplog.at_level(logging.INFO, logger="subscriptions"):
+        admin_client.get(f"/admin/subscriptions/subscriber/{reader.pk}/change/")
+
+    assert "was looked at by staff" in caplog.text
+    assert "@" not in caplog.text
+
+
+def test_staff_record_a_withdrawal_that_came_by_letter(admin_client, reader):
+    admin_client.post("/admin/subscriptions/subscriber/", {"action": "withdraw", "_selected_action": [reader.pk]})
+
+    assert not Subscription.objects.active().exists()
+    last = ledger.evidence(reader.address_key)[-1]
+    assert (last["act"], last["source"]) == ("withdrawn", "admin")
+    assert last["actor"].startswith("staff:")
+
+
+def test_a_new_wording_is_a_new_version_and_the_old_one_stays(admin_client, reader):
+    newsletter = Newsletter.objects.get()
+    old = ConsentText.objects.get(newsletter=newsletter)
+
+    admin_client.post(
+        "/admin/subscriptions/consenttext/add/", {"newsletter": newsletter.pk, "language": "de", "wording": "Neu."}
+    )
+
+    assert list(newsletter.consent_texts.order_by("version").values_list("version", "wording")) == [
+        (1, old.wording),
+        (2, "Neu."),
+    ]
+    assert wording.offer("de").choices[0].text.wording == "Neu."
+    assert ledger.evidence(reader.address_key)[0]["newsletters"][0]["wording"] == old.wording
+
+
+def test_a_wording_is_never_changed(admin_client, reader):
+    text = ConsentText.objects.first()
+
+    assert admin_client.post(f"/admin/subscriptions/consenttext/{text.pk}/change/", {"wording": "x"}).status_code == 403
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        ConsentText.objects.update(wording="x")
+
+
+def test_a_new_description_makes_a_new_text_and_the_frequency_is_fixed_once_read(admin_client, reader):
+    newsletter = Newsletter.objects.get()
+    data = {"name": newsletter.name, "description": "Etwas anderes.", "position": 0, "state": "open"}
+
+    admin_client.post(
+        f"/admin/subscriptions/newsletter/{newsletter.pk}/change/", data | {"frequency": "weekly", "slug": "x"}
+    )
+
+    newsletter.refresh_from_db()
+    assert (newsletter.description, newsletter.frequency) == ("Etwas anderes.", "daily")
+    assert "Etwas anderes." in wording.offer("de").choices[0].text.wording
+
+
+def test_the_evidence_command_prints_json_or_a_page(capsys, reader):
+    call_command("evidence", "LESERIN@example.com")
+    records = json.loads(capsys.readouterr().out)
+    call_command("evidence", ADDRESS, "--html")
+    page = capsys.readouterr().out
+
+    assert [record["act"] for record in records] == ["requested", "mail_sent", "confirmed"]
+    assert records[0]["declaration"]["wording"].split(".")[0] in page
+    assert "<html" in page
+
+
+def test_the_evidence_command_refuses_what_is_no_address():
+    with pytest.raises(CommandError):
+        call_command("evidence", "leserin")
+
+
+def test_the_seal_command_seals(capsys, reader):
+    call_command("seal")
+
+    assert capsys.readouterr().out.startswith("3 ")
+    assert ledger.verify() == []
