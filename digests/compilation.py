@@ -103,11 +103,7 @@ def reopen(digest: Digest, *, now: datetime, actor: AbstractBaseUser | None = No
     """Compile a skipped digest after all, if it is still its date and there are articles now."""
     if digest.schedule is None or now >= digest.not_after:
         return False
-    if _reason_to_skip(
-        digest,
-        digest.schedule,
-        count=waiting_articles(digest.schedule, now=now).count(),
-    ):
+    if _reason_to_skip(digest, digest.schedule, count=waiting_articles(digest.schedule, now=now).count()):
         return False
     with transaction.atomic():
         return steps.take(digest, steps.REOPEN, now=now, actor=actor) and compile_digest(digest, now=now, actor=actor)
@@ -141,11 +137,7 @@ def _look_at(schedule: DigestSchedule, day: date) -> bool:
 
 
 def _make(
-    schedule: DigestSchedule,
-    due: DueDate,
-    *,
-    now: datetime,
-    actor: AbstractBaseUser | None = None,
+    schedule: DigestSchedule, due: DueDate, *, now: datetime, actor: AbstractBaseUser | None = None
 ) -> Digest | None:
     with transaction.atomic():
         if not _look_at(schedule, due.date):
@@ -221,10 +213,7 @@ def _is_more_than_stated(digest: Digest) -> bool:
         return False
     others = Digest.objects.filter(newsletter=digest.newsletter_id).exclude(pk=digest.pk)
     return (
-        others.filter(
-            date__gt=digest.date - timedelta(days=7),
-            date__lt=digest.date + timedelta(days=7),
-        )
+        others.filter(date__gt=digest.date - timedelta(days=7), date__lt=digest.date + timedelta(days=7))
         .exclude(state__in=[State.CANCELLED, State.SKIPPED])
         .exists()
     )
@@ -232,19 +221,11 @@ def _is_more_than_stated(digest: Digest) -> bool:
 
 def _cap(digest: Digest, articles: list[Article], *, maximum: int, now: datetime) -> list[Article]:
     """Return the most important articles in reading order, and note the others as left out."""
-    by_weight = sorted(
-        articles,
-        key=lambda article: (article.importance, article.published_at),
-        reverse=True,
-    )
+    by_weight = sorted(articles, key=lambda article: (article.importance, article.published_at), reverse=True)
     kept = {article.pk for article in by_weight[:maximum]}
     LeftOut.objects.bulk_create(
         LeftOut(
-            newsletter_id=digest.newsletter_id,
-            article=article,
-            digest=digest,
-            reason=LeftOut.Reason.MAXIMUM,
-            at=now,
+            newsletter_id=digest.newsletter_id, article=article, digest=digest, reason=LeftOut.Reason.MAXIMUM, at=now
         )
         for article in articles
         if article.pk not in kept

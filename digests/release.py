@@ -37,13 +37,7 @@ def send_now(digest: Digest, *, now: datetime, actor: AbstractBaseUser) -> bool:
     return start_sending(digest, now=now, actor=actor, reason=reason)
 
 
-def start_sending(
-    digest: Digest,
-    *,
-    now: datetime,
-    actor: AbstractBaseUser | None = None,
-    reason: str = "",
-) -> bool:
+def start_sending(digest: Digest, *, now: datetime, actor: AbstractBaseUser | None = None, reason: str = "") -> bool:
     """Freeze the audience and let the delivery begin, in one transaction. False if it has begun or it is too late."""
     if now >= digest.not_after:
         return False

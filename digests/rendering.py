@@ -15,7 +15,7 @@ from django.core.mail import EmailMultiAlternatives
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import translation
-from django.utils.dateformat import format as format_date
+from django.utils.formats import date_format
 from django.utils.text import slugify
 from django.utils.translation import gettext as _
 
@@ -51,10 +51,7 @@ def render(digest: Digest) -> Rendered:
     with translation.override(digest.language):
         subject = _subject(digest, [entry.headline for entry in entries])
         preheader = _preheader(entries, subject=subject)
-        context = _context(digest, entries) | {
-            "subject": subject,
-            "preheader": preheader,
-        }
+        context = _context(digest, entries) | {"subject": subject, "preheader": preheader}
         html = _render_html(context)
         if len(html.encode()) > LINKS_ON_TOP_FROM:
             html = _render_html(context | {"links_on_top": True})
@@ -112,7 +109,7 @@ def build_test_message(digest: Digest, *, to: str, message_id: str) -> EmailMult
     """Return a copy for a member of staff: marked as a test, its personal links dead, none of a list's headers."""
     with translation.override(digest.language):
         notice = _("TEST of the digest of %(date)s. The links to unsubscribe and to the settings are dead here.") % {
-            "date": format_date(digest.date, "DATE_FORMAT")
+            "date": date_format(digest.date, "DATE_FORMAT")
         }
         dead = _("(without function in a test)")
     html = _with_notice(fill(digest.html, unsubscribe_url="#", preferences_url="#"), notice)
@@ -153,9 +150,7 @@ def _context(digest: Digest, entries: list[DigestEntry]) -> dict[str, Any]:
 def _render_html(context: dict[str, Any]) -> str:
     html = messages.render_mjml(render_to_string("digests/mail/digest.mjml", context))
     return re.sub(
-        rf'\s*href="({re.escape(UNSUBSCRIBE_SLOT)}|{re.escape(PREFERENCES_SLOT)})"\s*',
-        r'\nhref="\1"\n',
-        html,
+        rf'\s*href="({re.escape(UNSUBSCRIBE_SLOT)}|{re.escape(PREFERENCES_SLOT)})"\s*', r'\nhref="\1"\n', html
     )
 
 
@@ -169,7 +164,7 @@ def _with_notice(html: str, notice: str) -> str:
 
 def _subject(digest: Digest, headlines: list[str]) -> str:
     """Say what is in it: the newsletter's name, the first headline, and the second if it fits whole."""
-    first, *others = headlines or [format_date(digest.date, "DATE_FORMAT")]
+    first, *others = headlines or [date_format(digest.date, "DATE_FORMAT")]
     subject = _shorten(f"{messages.single_line(digest.newsletter.name)}: {first}", SUBJECT_LENGTH)
     longer = f"{subject} · {others[0]}" if others else subject
     return longer if len(longer) <= SUBJECT_LENGTH else subject

@@ -26,20 +26,10 @@ APPROVE = Step((State.COMPILED,), State.APPROVED)
 START = Step((State.COMPILED, State.APPROVED), State.SENDING)
 PAUSE = Step((State.SENDING,), State.PAUSED)
 RESUME = Step((State.PAUSED,), State.SENDING)
-CANCEL = Step(
-    (State.PLANNED, State.COMPILED, State.APPROVED, State.SENDING, State.PAUSED),
-    State.CANCELLED,
-)
+CANCEL = Step((State.PLANNED, State.COMPILED, State.APPROVED, State.SENDING, State.PAUSED), State.CANCELLED)
 
 
-def take(
-    digest: Digest,
-    step: Step,
-    *,
-    now: datetime,
-    actor: AbstractBaseUser | None = None,
-    reason: str = "",
-) -> bool:
+def take(digest: Digest, step: Step, *, now: datetime, actor: AbstractBaseUser | None = None, reason: str = "") -> bool:
     """Move the digest and note it. False, and nothing done, if it was in no state that the step begins with."""
     reason = reason[:300]  # as long as the column
     with transaction.atomic():
@@ -51,19 +41,6 @@ def take(
     return bool(moved)
 
 
-def note(
-    digest: Digest,
-    state: str,
-    *,
-    now: datetime,
-    actor: AbstractBaseUser | None = None,
-    reason: str = "",
-) -> None:
+def note(digest: Digest, state: str, *, now: datetime, actor: AbstractBaseUser | None = None, reason: str = "") -> None:
     """Add a line to the digest's history."""
-    DigestChange.objects.create(
-        digest=digest,
-        state=state,
-        at=now,
-        actor_id=actor.pk if actor else None,
-        reason=reason,
-    )
+    DigestChange.objects.create(digest=digest, state=state, at=now, actor_id=actor.pk if actor else None, reason=reason)

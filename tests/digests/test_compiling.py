@@ -16,11 +16,12 @@ pytestmark = pytest.mark.django_db
 NOON = utc(2026, 1, 15, 11)
 HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
+YESTERDAY = NOON.date() - DAY
 
 State = Digest.State
 
 
-def make_running(*, created_at=NOON - 10 * DAY, last_date=NOON.date() - DAY, **values):
+def make_running(*, created_at=NOON - 10 * DAY, last_date=YESTERDAY, **values):
     """A schedule for 7 o'clock that waits for approval and has made yesterday's digest."""
     values = {"local_time": time(7), "approval": "required", "last_date": last_date} | values
     schedule = make_schedule(**values)
