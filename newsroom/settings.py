@@ -68,7 +68,7 @@ def _secret(name: str) -> str:
 
 
 SECRET_KEY = _secret("SECRET_KEY")
-SECRET_KEY_FALLBACKS = env.list("SECRET_KEY_FALLBACKS", [])
+SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
 SUPPRESSION_KEY = _secret("SUPPRESSION_KEY")
 
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", [SITE_HOST, *(["localhost", "127.0.0.1", "[::1]"] if _is_local else [])])
@@ -261,7 +261,7 @@ SIGN_UPS_PER_ADDRESS = [(1, timedelta(minutes=10)), (3, timedelta(hours=24))]
 REQUESTS_PER_NETWORK = (env.int("REQUESTS_PER_NETWORK_PER_HOUR", 30), timedelta(hours=1))
 CONFIRMATIONS_PER_HOUR = env.int("CONFIRMATIONS_PER_HOUR", 2000)
 FORM_STAMP_LIFETIME = timedelta(days=1)
-FORM_MINIMUM_FILL_TIME = timedelta(seconds=env.float("FORM_MINIMUM_FILL_SECONDS", 1.0))
+FORM_MINIMUM_FILL_TIME = timedelta(seconds=env.float("FORM_MINIMUM_FILL_SECONDS", 0.0 if DEMO else 1.0))
 
 # Delivery (reliability.md section 2)
 

@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from django.core.files.uploadedfile import SimpleUploadedFile
+from django.db import transaction
 from django.utils import timezone
 from PIL import ExifTags, Image
 
@@ -135,8 +136,9 @@ def make_sending_digest(*, readers: int = 3, newsletter: Newsletter | None = Non
     newsletter = newsletter or make_newsletter()
     make_subscriptions(newsletter, readers)
     digest = make_digest(newsletter, **values)
-    Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING)
-    audience.freeze(digest, now=timezone.now())
+    with transaction.atomic():
+        Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING)
+        audience.freeze(digest, now=timezone.now())
     digest.refresh_from_db()
     return digest
 

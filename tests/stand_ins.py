@@ -8,6 +8,7 @@ Each is a context manager and knows how the site is pointed at it:
         assert mailgun.delivered[0].to == "reader@example.com"
 """
 
+import asyncio
 import json
 import logging
 import re
@@ -282,7 +283,7 @@ class SmtpStandIn:
 
     `refused` maps an address to the answer to its RCPT; `per_session` messages are taken before the session is ended
     with 421; `drop` is "before" or "after" the final dot (after it, the mail is kept and the answer is not given);
-    `answer_to_data` is the answer to the dot; `eight_bit` says whether 8BITMIME is offered; with `password` AUTH is
+    `answer_to_data` is the answer to the dot, given after `delay` seconds; `eight_bit` says whether 8BITMIME is offered; with `password` AUTH is
     demanded.
     """
 
@@ -293,6 +294,7 @@ class SmtpStandIn:
         self.per_session: int | None = None
         self.drop = ""
         self.answer_to_data = "250 2.0.0 taken"
+        self.delay = 0.0
         self.sessions = 0
 
     def __enter__(self) -> Self:
@@ -361,6 +363,7 @@ class SmtpStandIn:
         return "250 2.1.5 ok"
 
     async def handle_DATA(self, server: SMTPServer, session: Session, envelope: Envelope) -> str:
+        await asyncio.sleep(self.delay)
         if self.answer_to_data.startswith("250"):
             content = envelope.content if isinstance(envelope.content, bytes) else str(envelope.content).encode()
             received = Received(envelope.mail_from or "", envelope.rcpt_tos, content, envelope.mail_options)
