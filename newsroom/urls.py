@@ -4,6 +4,8 @@ from django.urls import include, path, re_path
 
 from newsroom import health, views
 
+admin.site.site_header = admin.site.site_title = settings.SITE_NAME
+
 urlpatterns = [
     path("", include("newsroom.articles.urls")),
     path("", include("subscriptions.urls")),

@@ -18,6 +18,9 @@ class ArticleForm(forms.ModelForm):
         model = Article
         fields = "__all__"
         widgets = {
+            "headline": forms.TextInput(attrs={"size": 80}),
+            "image_alt": forms.TextInput(attrs={"size": 80}),
+            "slug": forms.TextInput(attrs={"size": 80}),
             "teaser": forms.Textarea(attrs={"rows": 3, "cols": 80}),
             "body": forms.Textarea(attrs={"rows": 30, "cols": 100, "lang": "de", "spellcheck": "true"}),
         }
@@ -53,7 +56,7 @@ class SectionAdmin(admin.ModelAdmin):
 @admin.register(Article)
 class ArticleAdmin(admin.ModelAdmin):
     form = ArticleForm
-    list_display = ["headline", "section", "state", "importance", "first_seen_at", "published_at", "author"]
+    list_display = ["headline", "section", "state", "importance", "first_seen_at", "author"]
     list_filter = ["state", "section", "importance", "published_at"]
     list_select_related = ["section"]
     search_fields = ["headline", "teaser", "author", "slug"]
