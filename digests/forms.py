@@ -38,7 +38,7 @@ def time_zone_choices() -> list[tuple[str, list[tuple[str, str]]]]:
     return [("UTC", [("UTC", "UTC")]), *places]
 
 
-class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
+class ScheduleForm(forms.ModelForm):
     weekdays = WeekdaysField(label=_("weekdays"), help_text=_("On these days a digest is made."))
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -48,7 +48,10 @@ class ScheduleForm(forms.ModelForm):  # type: ignore[type-arg]
 
     class Meta:
         model = DigestSchedule
-        fields = "__all__"
+        fields = [
+            "newsletter", "state", "weekdays", "local_time", "time_zone", "not_later_than", "sections",
+            "minimum_articles", "maximum_articles", "approval", "latecomers", "uncertain_policy",
+        ]  # fmt: skip
         widgets = {
             "sections": forms.CheckboxSelectMultiple,
             "approval": forms.RadioSelect,

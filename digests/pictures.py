@@ -19,7 +19,7 @@ SHOWN_SIZE = (120, 90)
 
 def thumbnail_url(article: Article) -> str:
     """Return the URL path of the article's small picture, made on first use; empty if there is none to be had."""
-    if not article.image:
+    if not article.image.name:
         return ""
     name = _name(article.image.name)
     try:

@@ -29,7 +29,7 @@ MAIL_POLICY = {
 
 @require_safe
 @cache_control(public=True, max_age=300)
-@csp_replace(MAIL_POLICY | {"frame-ancestors": ["'none'"]})
+@csp_replace(MAIL_POLICY | {"frame-ancestors": ["'none'"]})  # type: ignore[arg-type]  # its type knows no arguments
 def web_version(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """The digest as it was mailed, for everyone with the link; nobody's links are in it."""
     digest = get_object_or_404(Digest.objects.out(), uuid=uuid)
@@ -42,7 +42,7 @@ def web_version(request: HttpRequest, uuid: UUID) -> HttpResponse:
 @require_safe
 @cache_control(private=True, no_store=True)
 @xframe_options_sameorigin
-@csp_replace(MAIL_POLICY | {"frame-ancestors": ["'self'"], "sandbox": [""]})
+@csp_replace(MAIL_POLICY | {"frame-ancestors": ["'self'"], "sandbox": [""]})  # type: ignore[arg-type]
 def mail_html(request: HttpRequest, digest: Digest) -> HttpResponse:
     """The HTML part, for the preview's frame, light or dark whatever the browser prefers.
 

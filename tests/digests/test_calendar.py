@@ -1,4 +1,4 @@
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo, available_timezones
 
 import pytest
@@ -129,7 +129,8 @@ def test_every_change_of_the_clocks_of_two_years_keeps_one_digest_a_day(local_ti
             if offset not in {None, now_offset}:
                 for each in (day - DAY, day):
                     due = due_date(rhythm(local_time, zone=zone), each)
-                    assert due is not None and due.due_at.astimezone(ZoneInfo(zone)).date() == each, (zone, each)
+                    assert due is not None, (zone, each)
+                    assert due.due_at.astimezone(ZoneInfo(zone)).date() == each, (zone, each)
             offset = now_offset
 
 
@@ -137,7 +138,7 @@ def test_every_change_of_the_clocks_of_two_years_keeps_one_digest_a_day(local_ti
     zone=st.sampled_from(ZONES),
     weekdays=st.integers(1, EVERY_DAY),
     local_time=st.times(),
-    start=st.datetimes(datetime(2026, 1, 1), datetime(2027, 6, 1), timezones=st.just(UTC)),
+    start=st.integers(0, 500 * 24 * 60).map(lambda minutes: utc(2026, 1, 1) + timedelta(minutes=minutes)),
     steps=st.lists(st.timedeltas(timedelta(minutes=1), timedelta(days=3)), min_size=1, max_size=12),
 )
 def test_however_often_one_looks_no_date_is_missed_or_repeated(zone, weekdays, local_time, start, steps):

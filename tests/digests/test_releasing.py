@@ -159,7 +159,7 @@ def test_a_failed_freeze_leaves_the_digest_where_it_was(editor, monkeypatch):
         raise OSError("gone")
 
     monkeypatch.setattr(release.audience, "freeze", fail)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="gone"):
         release.send_now(digest, now=timezone.now(), actor=editor)
 
     assert state_of(digest) == State.COMPILED
