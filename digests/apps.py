@@ -8,7 +8,8 @@ class DigestsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models exist only now.
-        from digests import release, trial
+        from digests import persons, release, trial
         from newsroom.mail import outbox
 
+        persons.register()
         outbox.register(release.TEST_MAIL, trial.prepare)

@@ -3,11 +3,11 @@
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.utils.translation import gettext as _
 
 from digests.models import Delivery
-from newsroom.persons import Holding, register
+from newsroom import persons
+from newsroom.persons import Holding
 
 
 def export_deliveries(address_key: str) -> list[dict[str, Any]]:
@@ -35,18 +35,13 @@ def forget_deliveries(address_key: str, now: datetime) -> int:
     return Delivery.objects.filter(subscriber__address_key=address_key).update(subscriber=None)
 
 
-def kept_deliveries() -> str:
-    return _(
-        "Counts per digest without any relation to you; deliveries with names are deleted after %(days)s days."
-    ) % {"days": settings.DELIVERY_RETENTION.days}
-
-
-def register_holdings() -> None:
-    register(
+def register() -> None:
+    persons.register(
         Holding(
-            name="deliveries",
-            models=("digests.Delivery",),
-            export=export_deliveries,
-            erase=forget_deliveries,
+            name="deliveries", models=("digests.Delivery",), export=export_deliveries, erase=forget_deliveries, kept=kept
         )
     )
+
+
+def kept() -> str:
+    return _("How many readers got a digest stays as a mere number, without any relation to you.")
