@@ -147,7 +147,7 @@ def guard(request: pytest.FixtureRequest) -> Guard:
 
 @pytest.fixture(scope="session")
 def broker_url(request: pytest.FixtureRequest) -> str:
-    """A Redis-protocol broker: TEST_BROKER_URL, or a server of our own. Tests that need it empty share it one by one."""
+    """A Redis-protocol broker: TEST_BROKER_URL, or a server of our own; every test that uses it empties it first."""
     return os.environ.get("TEST_BROKER_URL") or start_valkey(request.config.stash[guard_key])
 
 

@@ -159,7 +159,9 @@ class Command(BaseCommand):
         self._say("\nNewsroom is running.\n")
         for name, value in lines.items():
             self._say(f"  {name:<{width}}  {value}")
-        self._say("\nSign up, confirm in the mailbox, and today's digest follows within two minutes. Ctrl-C ends it all.")
+        self._say(
+            "\nSign up, confirm in the mailbox, and today's digest follows within two minutes.\nCtrl-C ends it all."
+        )
 
     def _stop_on_signals(self) -> None:
         def stop(number: int, frame: FrameType | None) -> None:
@@ -232,7 +234,7 @@ def static_files_are_stale() -> bool:
     # The packages' own files change with the lock, which is older than its installation.
     sources = [*settings.BASE_DIR.glob("requirements*.txt")]
     for folder in settings.STATICFILES_DIRS:
-        sources += folder.rglob("*")
+        sources += Path(folder).rglob("*")
     collected = manifest.stat().st_mtime
     return any(source.stat().st_mtime > collected for source in sources)
 

@@ -11,4 +11,6 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         count = loading.load(timezone.now())
-        self.stdout.write(f"{count} sample articles published." if count else "The sample newsroom is of today already.")
+        self.stdout.write(
+            f"{count} sample articles published." if count else "Today's sample articles are there already."
+        )
