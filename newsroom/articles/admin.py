@@ -3,8 +3,11 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.core.exceptions import PermissionDenied
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, render
+from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -16,7 +19,20 @@ from newsroom.articles.pictures import as_published
 class ArticleForm(forms.ModelForm):
     class Meta:
         model = Article
-        fields = "__all__"
+        fields = [
+            "headline",
+            "teaser",
+            "body",
+            "author",
+            "image",
+            "image_alt",
+            "image_credit",
+            "section",
+            "importance",
+            "slug",
+            "state",
+            "published_at",
+        ]
         widgets = {
             "headline": forms.TextInput(attrs={"size": 80}),
             "image_alt": forms.TextInput(attrs={"size": 80}),
@@ -77,8 +93,22 @@ class ArticleAdmin(admin.ModelAdmin):
         # The address of a published article stands in mails already sent.
         return {} if obj and obj.state == Article.State.PUBLISHED else {"slug": ["headline"]}
 
-    def view_on_site(self, article: Article) -> str | None:
-        return article.get_absolute_url() if article.state == Article.State.PUBLISHED else None
+    def get_urls(self) -> list[URLPattern]:
+        preview = self.admin_site.admin_view(self.preview)
+        return [path("<int:pk>/preview/", preview, name="articles_article_preview"), *super().get_urls()]
+
+    def preview(self, request: HttpRequest, pk: int) -> HttpResponse:
+        """Show an article as readers will see it, published or not."""
+        article = get_object_or_404(Article.objects.select_related("section"), pk=pk)
+        if not self.has_view_permission(request, article):
+            raise PermissionDenied
+        context = {"article": article, "section": article.section, "is_preview": True}
+        return render(request, "articles/article.html", context)
+
+    def view_on_site(self, article: Article) -> str:
+        if Article.objects.published(timezone.now()).filter(pk=article.pk).exists():
+            return article.get_absolute_url()
+        return reverse("admin:articles_article_preview", args=[article.pk])
 
     def save_model(self, request: HttpRequest, obj: Article, form: forms.ModelForm, change: bool) -> None:
         writing.store(obj, now=timezone.now())

@@ -86,3 +86,15 @@ def test_the_list_is_searched_and_filtered(admin_client):
 
     assert "Die Orgel klingt wieder" in found
     assert "Der Hafen wächst" not in found
+
+
+def test_staff_see_a_draft_as_readers_will(admin_client, client):
+    article = make_article(state=Article.State.DRAFT, headline="Noch im Werden")
+    address = f"/admin/articles/article/{article.pk}/preview/"
+
+    page = admin_client.get(address).content.decode()
+
+    assert address in admin_client.get(f"/admin/articles/article/{article.pk}/change/").content.decode()
+    assert "Noch im Werden</h1>" in page
+    assert "noindex" in page
+    assert client.get(address).status_code == 302
