@@ -247,9 +247,9 @@ def form_fields(request: Request) -> dict[str, list[str]]:
         return parse_qs(request.body.decode(), keep_blank_values=True)
     head = f"Content-Type: {content_type}\r\n\r\n".encode()
     fields: dict[str, list[str]] = {}
-    for part in message_from_bytes(head + request.body).get_payload():  # type: ignore[union-attr]
-        name = part.get_param("name", header="Content-Disposition")  # type: ignore[union-attr]
-        fields.setdefault(str(name), []).append(part.get_payload(decode=True).decode())  # type: ignore[union-attr]
+    for part in message_from_bytes(head + request.body).get_payload():
+        name = part.get_param("name", header="Content-Disposition")
+        fields.setdefault(str(name), []).append(part.get_payload(decode=True).decode())
     return fields
 
 
@@ -264,15 +264,15 @@ class Received:
 
     @property
     def message(self) -> EmailMessage:
-        return message_from_bytes(self.content, policy=policy.default)  # type: ignore[return-value]
+        return message_from_bytes(self.content, policy=policy.default)
 
     @property
     def text(self) -> str:
-        return str(self.message.get_body(("plain",)).get_content())  # type: ignore[union-attr]
+        return str(self.message.get_body(("plain",)).get_content())
 
     @property
     def html(self) -> str:
-        return str(self.message.get_body(("html",)).get_content())  # type: ignore[union-attr]
+        return str(self.message.get_body(("html",)).get_content())
 
 
 logging.getLogger("mail.log").setLevel(logging.WARNING)  # aiosmtpd's, a line per command
@@ -283,8 +283,8 @@ class SmtpStandIn:
 
     `refused` maps an address to the answer to its RCPT; `per_session` messages are taken before the session is ended
     with 421; `drop` is "before" or "after" the final dot (after it, the mail is kept and the answer is not given);
-    `answer_to_data` is the answer to the dot, given after `delay` seconds; `eight_bit` says whether 8BITMIME is offered; with `password` AUTH is
-    demanded.
+    `answer_to_data` is the answer to the dot, given after `delay` seconds; `eight_bit` says whether 8BITMIME is
+    offered; with `password` AUTH is demanded.
     """
 
     def __init__(self, *, user: str = "", password: str = "", eight_bit: bool = True) -> None:
@@ -338,7 +338,7 @@ class SmtpStandIn:
     ) -> list[str]:
         session.host_name = hostname
         self.sessions += 1
-        session.taken = 0  # type: ignore[attr-defined]
+        session.taken = 0
         return [line for line in responses if self.eight_bit or "8BITMIME" not in line]
 
     async def handle_MAIL(
@@ -346,7 +346,7 @@ class SmtpStandIn:
     ) -> str:
         if self.password and not session.authenticated:
             return "530 5.7.0 authentication required"
-        if self.per_session is not None and session.taken >= self.per_session:  # type: ignore[attr-defined]
+        if self.per_session is not None and session.taken >= self.per_session:
             return "421 4.7.0 enough for one session"
         envelope.mail_from = address
         envelope.mail_options.extend(options)
@@ -358,7 +358,7 @@ class SmtpStandIn:
         if address in self.refused:
             return self.refused[address]
         if self.drop == "before":
-            server.transport.abort()
+            _abort(server)
         envelope.rcpt_tos.append(address)
         return "250 2.1.5 ok"
 
@@ -368,9 +368,9 @@ class SmtpStandIn:
             content = envelope.content if isinstance(envelope.content, bytes) else str(envelope.content).encode()
             received = Received(envelope.mail_from or "", envelope.rcpt_tos, content, envelope.mail_options)
             self.received.append(received)
-            session.taken += 1  # type: ignore[attr-defined]
+            session.taken += 1
         if self.drop == "after":
-            server.transport.abort()
+            _abort(server)
         return self.answer_to_data
 
     def authenticate(
@@ -378,6 +378,12 @@ class SmtpStandIn:
     ) -> AuthResult:
         is_right = isinstance(data, LoginPassword) and data == LoginPassword(self.user.encode(), self.password.encode())
         return AuthResult(success=is_right, handled=False)
+
+
+def _abort(server: SMTPServer) -> None:
+    transport = server.transport
+    assert isinstance(transport, asyncio.WriteTransport)
+    transport.abort()
 
 
 class _SmtpController(Controller):

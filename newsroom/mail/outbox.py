@@ -70,7 +70,7 @@ _builders: dict[str, Builder] = {}
 
 
 def register(kind: str, builder: Builder) -> None:
-    """State how a kind of service mail is made; called from an app's `ready`. A second one of the same kind replaces."""
+    """State how a kind of service mail is made, from an app's `ready`; a second one of a kind replaces the first."""
     _builders[kind] = builder
 
 
@@ -150,9 +150,9 @@ def _decide_ambiguous(result: Result, *, ambiguous_attempts: int, now: datetime)
 
 
 def _pause(attempts: int) -> timedelta:
-    """Return 15 s, 30 s, 1 min … 1 h, each a fifth more or less, so that what failed together does not return together."""
-    exponential = FIRST_PAUSE * 2 ** min(max(attempts - 1, 0), 10)
-    return min(exponential * random.uniform(0.8, 1.2), LONGEST_PAUSE)
+    """Return 15 s, 30 s … 1 h, each a fifth more or less, so that what failed together does not return together."""
+    exponential = FIRST_PAUSE * int(2 ** min(max(attempts - 1, 0), 10))
+    return min(exponential * random.uniform(0.8, 1.2), LONGEST_PAUSE)  # noqa: S311
 
 
 def _reason(words: str, detail: str) -> str:
@@ -265,7 +265,7 @@ def _prepare(mail: OutboxMail) -> Prepared | Withheld | Result:
         return Result(Outcome.NOT_SENT, "never got ready")
     try:
         return _builders[mail.kind](mail)
-    except Exception as error:  # noqa: BLE001 - one mail that cannot be made must not keep the others waiting
+    except Exception as error:  # one mail that cannot be made must not keep the others waiting
         # Where it happened, but not in the error's own words: they may quote an address.
         where = "".join(traceback.format_tb(error.__traceback__))
         log.error("service mail %s (%s) cannot be made: %s\n%s", mail.uuid, mail.kind, type(error).__name__, where)
@@ -282,7 +282,7 @@ def _mark_sent(mail: OutboxMail, prepared: Prepared, *, result: Result, now: dat
         _write(mail, also=note, **sent, reason="")
     except (_ClaimLost, DatabaseError):
         raise
-    except Exception as error:  # noqa: BLE001 - the mail is out; not to say so would send it a second time
+    except Exception as error:  # the mail is out; not to say so would send it a second time
         log.error("service mail %s (%s): noting it failed: %s", mail.uuid, mail.kind, type(error).__name__)
         _write(mail, **sent, reason=_reason(_("sent, but its cause could not note it"), type(error).__name__))
 

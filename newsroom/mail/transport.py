@@ -47,7 +47,7 @@ def open_connection() -> Iterator[BaseEmailBackend]:
             connection = get_connection(backend)
             stack.callback(_close, connection)  # a half-open one as well
             connection.open()
-        except Exception as error:  # noqa: BLE001 - whatever a backend raises becomes an outcome
+        except Exception as error:  # whatever a backend raises becomes an outcome
             raise CannotConnect(_while_opening(error)) from None
         yield connection
 
@@ -57,7 +57,7 @@ def hand_over(message: EmailMessage, *, connection: BaseEmailBackend) -> Result:
     _leave_untracked(message, connection)
     try:
         count = connection.send_messages([message])
-    except Exception as error:  # noqa: BLE001 - whatever a backend raises becomes an outcome
+    except Exception as error:  # whatever a backend raises becomes an outcome
         return _from_answer(message) or classify(error)
     return _from_answer(message) or _from_count(count)
 
@@ -120,7 +120,7 @@ def _while_opening(error: BaseException) -> Result:
 def _close(connection: BaseEmailBackend) -> None:
     try:
         connection.close()
-    except Exception as error:  # noqa: BLE001 - what was sent is sent; a farewell that fails changes nothing
+    except Exception as error:  # what was sent is sent; a farewell that fails changes nothing
         log.debug("closing the mail connection: %s", type(error).__name__)
 
 

@@ -143,8 +143,7 @@ likely = st.builds("{}@{}.{}".format, letters, letters, st.sampled_from(["de", "
 def test_nothing_but_one_recipient_ever_comes_out(typed: str) -> None:
     try:
         address = canonicalise(typed)
-    except InvalidAddress as error:
-        assert len(typed) < 5 or typed not in str(error)
+    except InvalidAddress:
         return
 
     assert canonicalise(address.canonical).canonical == address.canonical
