@@ -116,8 +116,8 @@ class ConsentTextForm(forms.ModelForm):
         help_texts = {
             "newsletter": _("Empty: the declaration beside the button."),
             "wording": _(
-                "Say plainly what the reader agrees to. The declaration names the publisher and the right to withdraw, the"
-                " text of a newsletter its content and how often it comes. From now on the forms show this version;"
+                "Say plainly what the reader agrees to. The declaration names the publisher and the right to withdraw,"
+                " the text of a newsletter its content and how often it comes. From now on the forms show this version;"
                 " consents given before keep theirs."
             ),
         }
@@ -161,7 +161,7 @@ class SubscriberAdmin(FindsByAddress):
     fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
     readonly_fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
     inlines = [SubscriptionInline]
-    actions = ["withdraw"]
+    actions = ["withdraw", "note_objection", "restrict", "lift_restriction"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscriber]:
         return super().get_queryset(request).prefetch_related("subscriptions__newsletter")
@@ -191,6 +191,27 @@ class SubscriberAdmin(FindsByAddress):
         origin, now = staff_origin(request, "admin"), timezone.now()
         ended = sum(consent.withdraw_all(reader, origin=origin, now=now) for reader in readers)
         messages.success(request, _("%(count)d subscriptions have ended.") % {"count": ended})
+
+    @admin.action(description=_("Record an objection: never mail again"), permissions=["change"])
+    def note_objection(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
+        origin, now = staff_origin(request, "admin"), timezone.now()
+        for reader in readers:
+            consent.suppress(reader.address_key, Suppression.Reason.OBJECTION, origin=origin, now=now)
+        messages.success(request, _("Done for %(count)d readers.") % {"count": len(readers)})
+
+    @admin.action(
+        description=_("Restrict processing (GDPR Art. 18): mail nothing, delete nothing"), permissions=["change"]
+    )
+    def restrict(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
+        origin, now = staff_origin(request, "admin"), timezone.now()
+        done = sum(consent.restrict(reader, origin=origin, now=now) for reader in readers)
+        messages.success(request, _("Done for %(count)d readers.") % {"count": done})
+
+    @admin.action(description=_("Lift the restriction"), permissions=["change"])
+    def lift_restriction(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
+        origin, now = staff_origin(request, "admin"), timezone.now()
+        done = sum(consent.lift_restriction(reader, origin=origin, now=now) for reader in readers)
+        messages.success(request, _("Done for %(count)d readers.") % {"count": done})
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         logger.info("Reader %s was looked at by staff %s.", object_id, request.user.pk)

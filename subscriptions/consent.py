@@ -1,4 +1,4 @@
-"""Request, confirm, add, withdraw: the only code that changes a subscription, with its proof in the same transaction."""
+"""Request, confirm, add, withdraw: the only code that changes a subscription, each with its proof in one transaction."""
 
 import logging
 from collections.abc import Iterable
@@ -111,7 +111,7 @@ def confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
 
 @transaction.atomic
 def add_newsletter(subscriber: Subscriber, choice: Choice, *, origin: Origin, now: datetime) -> bool:
-    """Subscribe a reader whose mailbox is proven already to one more newsletter; the consent is one of its own (R-03)."""
+    """Subscribe a reader whose mailbox is proven already to one more newsletter, by a consent of its own (R-03)."""
     offered = wording.offer(choice.text.language)
     if suppression.is_blocked(subscriber.address_key) or not _activate(subscriber, choice.newsletter, now):
         return False
@@ -133,6 +133,22 @@ def withdraw_all(subscriber: Subscriber, *, origin: Origin, now: datetime) -> in
     """End all subscriptions of a reader at once and return how many there were."""
     standing = subscriber.subscriptions.exclude(state=Subscription.State.ENDED).select_related("newsletter")
     return _end(list(standing), subscriber, origin=origin, now=now)
+
+
+@transaction.atomic
+def restrict(subscriber: Subscriber, *, origin: Origin, now: datetime) -> bool:
+    """Stop all processing but keeping (GDPR Art. 18): nothing is mailed, nothing is purged, until it is lifted."""
+    free = Subscriber.objects.filter(pk=subscriber.pk, restricted_at=None)
+    return bool(free.update(restricted_at=now)) and _note_change(subscriber, "restricted", origin=origin, now=now)
+
+
+@transaction.atomic
+def lift_restriction(subscriber: Subscriber, *, origin: Origin, now: datetime) -> bool:
+    """Let processing go on as before."""
+    restricted = Subscriber.objects.filter(pk=subscriber.pk, restricted_at__isnull=False)
+    return bool(restricted.update(restricted_at=None)) and _note_change(
+        subscriber, "restriction lifted", origin=origin, now=now
+    )
 
 
 @transaction.atomic
@@ -164,6 +180,12 @@ def _activate(subscriber: Subscriber, newsletter: Newsletter, now: datetime) -> 
         return True
     inactive = Subscription.objects.filter(pk=subscription.pk).exclude(state=Subscription.State.ACTIVE)
     return inactive.update(state=Subscription.State.ACTIVE, active_since=now, ended_at=None) == 1
+
+
+def _note_change(subscriber: Subscriber, change: str, *, origin: Origin, now: datetime) -> bool:
+    body = {"change": change, **_act(subscriber.address, origin)}
+    ledger.record(_by_reader(ConsentRecord.Type.CHANGED, subscriber, body), at=now)
+    return True
 
 
 def _end(standing: Iterable[Subscription], subscriber: Subscriber, *, origin: Origin, now: datetime) -> int:

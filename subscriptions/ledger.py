@@ -1,4 +1,4 @@
-"""The ledger proves what was asked, said and done, and shows when it was tampered with (GDPR Art. 7(1), compliance.md 1.3).
+"""The ledger proves what was asked, said and done, and shows when it was tampered with (GDPR Art. 7(1)).
 
 A record commits to its payload by a salted hash, so that retention can delete what was said without breaking the chain;
 seals chain the records by explicit list. The database refuses to change any of it; `door` is the one exception.

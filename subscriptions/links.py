@@ -1,4 +1,4 @@
-"""Reader links: each token has one purpose, is derived from a key and a row, and is kept nowhere (compliance.md E-40).
+"""Reader links: each token has one purpose, is derived from a key and a row, and is kept nowhere.
 
 Two kinds. Links that are used once (confirm, rights) have a nonce and the SHA-256 of the token in their row; whoever
 sends the mail derives the token again. Links that must work for years (unsubscribe, preferences) are signatures of the

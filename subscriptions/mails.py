@@ -1,4 +1,4 @@
-"""The service mails of subscriptions, made when they are sent: only now is it decided what an address is told, if anything.
+"""The service mails of subscriptions, made when they are sent: only now is it decided what an address is told.
 
 Registered with the outbox by `apps.py`.
 """

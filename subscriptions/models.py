@@ -64,7 +64,7 @@ class Newsletter(models.Model):
 class ConsentText(models.Model):
     """One wording a reader agrees to, in one language and version; never changed once a reader has seen it.
 
-    A text without a newsletter is the declaration beside the button; a text with one stands at that newsletter's choice.
+    A text without a newsletter is the declaration beside the button; one with it stands at that newsletter's choice.
     """
 
     newsletter = models.ForeignKey(
@@ -228,7 +228,7 @@ class ConsentRecord(models.Model):
     type = models.CharField(_("act"), max_length=20, choices=Type)
     at = models.DateTimeField(_("time"))
     subject = models.UUIDField(
-        _("subject"), db_index=True, help_text=_("The sign-up (until confirmed) or the reader the act belongs to.")
+        _("belongs to"), db_index=True, help_text=_("The sign-up (until confirmed) or the reader the act belongs to.")
     )
     commitment = models.CharField(_("commitment"), max_length=64)
 
@@ -257,7 +257,7 @@ class ConsentPayload(models.Model):
 
 
 class ConsentSeal(models.Model):
-    """A link of the hash chain over records, by explicit list: ids commit out of order, so a range would prove nothing."""
+    """A link of the chain over records, by explicit list: ids commit out of order, so a range would prove nothing."""
 
     number = models.PositiveBigIntegerField(_("number"), unique=True)
     previous_hash = models.CharField(_("previous hash"), max_length=64)

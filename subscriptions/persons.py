@@ -1,4 +1,4 @@
-"""Where subscriptions holds personal data. Registered by `apps.py`; what points to other rows is registered after them."""
+"""Where subscriptions holds personal data. What points to other rows is registered after them, and erased before."""
 
 from collections.abc import Iterable
 from datetime import datetime
@@ -12,6 +12,7 @@ from django.utils.translation import gettext as _
 from newsroom import persons
 from newsroom.mail.models import OutboxMail
 from newsroom.persons import Holding
+from newsroom.templatetags.periods import period
 from subscriptions import ledger, suppression
 from subscriptions.models import ConsentPayload, PrivacyRequest, SignUp, Subscriber, Subscription
 
@@ -55,8 +56,8 @@ def _erase_readers(address_key: str, now: datetime) -> int:
 
 def _evidence_is_kept() -> str:
     return _(
-        "The proof of your consent and of its withdrawal stays locked away until the end of the %(years)d. calendar year"
-        " after it, because we must be able to prove that we were allowed to write to you (GDPR Art. 17(3)(e))."
+        "The proof of your consent and of its withdrawal stays locked away until the end of the %(years)d. calendar"
+        " year after it, because we must be able to prove that we were allowed to write to you (GDPR Art. 17(3)(e))."
     ) % {"years": settings.EVIDENCE_RETENTION_YEARS}
 
 
@@ -95,8 +96,8 @@ def _anonymise_privacy_requests(address_key: str, now: datetime) -> int:
 
 
 def _privacy_request_is_kept() -> str:
-    return _("That you asked for erasure stays noted, without your address, for %(days)d days.") % {
-        "days": settings.PRIVACY_REQUEST_RETENTION.days
+    return _("That you asked for erasure stays noted, without your address, for %(period)s.") % {
+        "period": period(settings.PRIVACY_REQUEST_RETENTION)
     }
 
 

@@ -17,6 +17,7 @@ from django.utils.translation import gettext as _
 from newsroom import persons
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
+from newsroom.templatetags.periods import period
 from subscriptions import consent, ledger, links, suppression
 from subscriptions.consent import Origin
 from subscriptions.models import ConsentRecord, PrivacyRequest, SignUp, Subscriber, Suppression
@@ -30,7 +31,7 @@ EXPORT_SCHEMA = 1
 
 @transaction.atomic
 def request_link(address: Address, *, now: datetime) -> PrivacyRequest:
-    """Keep the wish and the mail it causes; the same for every address, what the mail says is decided when it is sent."""
+    """Keep the wish and the mail it causes; the same for every address. What it says is decided when it is sent."""
     uuid = uuid4()
     seed = links.new_seed(links.Purpose.RIGHTS, uuid)
     outbox.enqueue("rights_link", reference=uuid, now=now)
@@ -70,7 +71,7 @@ def find_opened(form_token: str, now: datetime) -> PrivacyRequest | None:
 
 
 def note_handed_over(request: UUID, *, address_key: str, at: datetime) -> None:
-    """Note that the link was mailed. Only now do the older links of this address end: until then they were all he had."""
+    """Note that the link was mailed. Only now do the older links of this address end; so far it had no other."""
     PrivacyRequest.objects.filter(uuid=request).update(handed_over_at=at)
     older = PrivacyRequest.objects.filter(address_key=address_key, state=PrivacyRequest.State.REQUESTED)
     newest = PrivacyRequest.objects.filter(uuid=request).values_list("requested_at", flat=True).first()
@@ -154,23 +155,23 @@ def about_processing() -> dict[str, Any]:
 
 
 def _purposes() -> list[Purpose]:
-    years, days = settings.EVIDENCE_RETENTION_YEARS, settings.DELIVERY_RETENTION.days
     return [
-        Purpose(_("Sending the newsletters you ordered"), "GDPR Art. 6(1)(a)", _("until you withdraw your consent")),
+        Purpose(_("Sending the newsletters you ordered"), _("GDPR Art. 6(1)(a)"), _("until you withdraw your consent")),
         Purpose(
             _("Asking for the confirmation of a sign-up"),
-            "GDPR Art. 6(1)(a), (f)",
-            _("%(days)d days, if it is not confirmed") % {"days": settings.SIGN_UP_RETENTION.days},
+            _("GDPR Art. 6(1)(a) and (f)"),
+            _("%(period)s, if it is not confirmed") % {"period": period(settings.SIGN_UP_RETENTION)},
         ),
         Purpose(
             _("Proving your consent"),
-            "GDPR Art. 6(1)(c), (f), Art. 7(1)",
-            _("until the end of the %(years)d. calendar year after you withdrew it") % {"years": years},
+            _("GDPR Art. 6(1)(c) and (f), Art. 7(1)"),
+            _("until the end of the %(years)d. calendar year after you withdrew it")
+            % {"years": settings.EVIDENCE_RETENTION_YEARS},
         ),
-        Purpose(_("Knowing which issue was delivered"), "GDPR Art. 6(1)(f)", _("%(days)d days") % {"days": days}),
+        Purpose(_("Knowing which issue was delivered"), _("GDPR Art. 6(1)(a)"), period(settings.DELIVERY_RETENTION)),
         Purpose(
             _("Keeping addresses from being mailed that must not be"),
-            "GDPR Art. 6(1)(c), (f)",
+            _("GDPR Art. 6(1)(c) and (f)"),
             _("as a keyed hash, as long as we send newsletters"),
         ),
     ]

@@ -1,4 +1,4 @@
-"""Reader forms without cookies: each brings its own proof (design.md section 3).
+"""Reader forms without cookies: each brings its own proof.
 
 Django's CSRF protection needs a cookie, and readers never get one. A token page's proof is its token, which another
 site does not know. The sign-up and request forms change nothing by themselves (a mail to the address asks back); they

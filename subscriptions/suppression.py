@@ -1,4 +1,4 @@
-"""Addresses that must not be mailed, kept as keyed hashes: the key is not in the database (compliance.md R-38)."""
+"""Addresses that must not be mailed, kept as keyed hashes: the key is not in the database."""
 
 import hashlib
 import hmac

@@ -1,4 +1,4 @@
-"""Who may ask how often (compliance.md E-42): a network is told so, an address never.
+"""Who may ask how often: a network is told so, an address never.
 
 A network (an IPv4 /24, an IPv6 /64) is counted by keyed hash and hour. What an address asked for is counted when the
 mail is to be sent (`mails.py`), so that the page answers the same, in the same time, for every address.

@@ -19,12 +19,12 @@ from subscriptions.models import ConsentText, Newsletter
 
 DECLARATION = {
     "de": (
-        "Ja, {publisher} darf mir die oben gewählten Newsletter in der jeweils genannten Häufigkeit an meine"
+        "Ja, {publisher} darf mir die gewählten Newsletter in der jeweils genannten Häufigkeit an meine"
         " E-Mail-Adresse senden. Die Ausgaben können Werbung enthalten. Meine Einwilligung kann ich jederzeit mit"
         " Wirkung für die Zukunft widerrufen, am einfachsten über den Abmeldelink in jeder Ausgabe."
     ),
     "en": (
-        "Yes, {publisher} may send the newsletters chosen above to my e-mail address, as often as stated with each."
+        "Yes, {publisher} may send the newsletters I choose to my e-mail address, as often as stated with each."
         " Issues may contain advertising. I can withdraw my consent at any time with effect for the future, most easily"
         " by the unsubscribe link in every issue."
     ),

@@ -40,7 +40,7 @@ class Migration(migrations.Migration):
                     models.UUIDField(
                         db_index=True,
                         help_text="The sign-up (until confirmed) or the reader the act belongs to.",
-                        verbose_name="subject",
+                        verbose_name="belongs to",
                     ),
                 ),
                 ("commitment", models.CharField(max_length=64, verbose_name="commitment")),

@@ -28,7 +28,7 @@ class Standing:
 @require_http_methods(["GET", "HEAD", "POST"])
 @token_page
 def preferences(request: HttpRequest, token: str) -> HttpResponse:
-    """The link stands in every issue and works for years, so export and erasure are not here but behind a rights link."""
+    """The link stands in every issue and works for years; so export and erasure are behind a rights link, not here."""
     uuid = links.read_preferences_token(token)
     subscriber = Subscriber.objects.filter(subscriptions__uuid=uuid).first() if uuid else None
     if subscriber is None:
