@@ -43,7 +43,7 @@ def _check_sender() -> Iterator[CheckMessage]:
     local, _at, domain = address.canonical.rpartition("@")
     if _is_production() and any(domain == name or domain.endswith(f".{name}") for name in _PLACEHOLDERS):
         hint = "Set it to an address of your own domain; readers answer to it."
-        yield Error("DEFAULT_FROM_EMAIL is a placeholder.", hint=hint, id="mail.E002")
+        yield Warning("DEFAULT_FROM_EMAIL is a placeholder.", hint=hint, id="mail.W005")
     if local.lower() in _DEAF:
         hint = "Readers may withdraw their consent by answering; use an address that somebody reads."
         yield Warning("DEFAULT_FROM_EMAIL says that nobody listens.", hint=hint, id="mail.W001")

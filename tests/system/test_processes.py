@@ -38,7 +38,6 @@ def site(processes, smtp):
         "OUTBOX_SECONDS": "0.5",
         "DELIVERY_LEASE_SECONDS": "4",
         "EMAIL_TIMEOUT": "2",
-        "DEFAULT_FROM_EMAIL": "Wochenblitz <newsletter@wochenblitz.de>",
         "DELIVERY_BATCH_SIZE": "50",
     }
     return processes
