@@ -85,7 +85,7 @@ class ScheduleAdmin(admin.ModelAdmin):
 
 @admin.register(Digest)
 class DigestAdmin(admin.ModelAdmin):
-    list_display = ["title", "newsletter", "state_badge", "due_at", "expected_count", "subject"]
+    list_display = ["title", "newsletter", "state_badge", "subject", "expected_count"]
     list_display_links = ["title"]
     list_filter = ["state", "newsletter"]
     list_select_related = ["newsletter"]

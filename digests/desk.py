@@ -27,6 +27,7 @@ class Act:
     asks_reason: bool = False
     tells_readers: bool = False
     needs_uncertain: bool = False
+    is_usual: bool = False
     is_grave: bool = False
 
     def is_offered(self, digest: Digest, counts: dict[str, int]) -> bool:
@@ -41,6 +42,7 @@ ACTS = (
         done=_("The digest is approved."),
         states=steps.APPROVE.before,
         call=release.approve,
+        is_usual=True,
         tells_readers=True,
     ),
     Act(
@@ -68,6 +70,7 @@ ACTS = (
         done=_("The digest is being sent."),
         states=steps.RESUME.before,
         call=release.resume,
+        is_usual=True,
     ),
     Act(
         name="reopen",
@@ -76,6 +79,7 @@ ACTS = (
         done=_("The digest is compiled."),
         states=steps.REOPEN.before,
         call=compilation.reopen,
+        is_usual=True,
     ),
     Act(
         name="resend-uncertain",

@@ -52,6 +52,7 @@ class ScheduleForm(forms.ModelForm):
             "newsletter", "state", "weekdays", "local_time", "time_zone", "not_later_than", "sections",
             "minimum_articles", "maximum_articles", "approval", "latecomers", "uncertain_policy",
         ]  # fmt: skip
+        labels = {"local_time": _("time of day")}
         widgets = {
             "sections": forms.CheckboxSelectMultiple,
             "approval": forms.RadioSelect,
@@ -59,6 +60,9 @@ class ScheduleForm(forms.ModelForm):
             "uncertain_policy": forms.RadioSelect,
             "state": forms.RadioSelect,
             "time_zone": forms.Select,
+            # The admin's own widget compares with the server's clock, which has no say here.
+            "local_time": forms.TimeInput(attrs={"type": "time"}, format="%H:%M"),
+            "not_later_than": forms.TimeInput(attrs={"type": "time"}, format="%H:%M"),
         }
 
     def clean(self) -> dict[str, Any]:

@@ -112,12 +112,23 @@ def build_test_message(digest: Digest, *, to: str, message_id: str) -> EmailMult
             "date": date_format(digest.date, "DATE_FORMAT")
         }
         dead = _("(without function in a test)")
-    html = _with_notice(fill(digest.html, unsubscribe_url="#", preferences_url="#"), notice)
-    text = digest.text.replace(UNSUBSCRIBE_SLOT, dead).replace(PREFERENCES_SLOT, dead)
-    message = _message(digest, to=to, text=f"*** {notice} ***\n\n{text}", html=html)
+    html = fill(digest.html, unsubscribe_url="#", preferences_url="#").replace(web_url(digest), "#")
+    text = digest.text
+    for link in (UNSUBSCRIBE_SLOT, PREFERENCES_SLOT, web_url(digest)):
+        text = text.replace(link, dead)
+    text = messages.wrap(f"*** {notice} ***\n\n{text}")
+    message = _message(digest, to=to, text=text, html=_with_notice(html, notice))
     message.subject = f"[TEST] {message.subject}"
-    message.extra_headers = messages.automatic_headers(message_id=message_id)
+    message.extra_headers = {
+        **messages.automatic_headers(message_id=message_id),
+        "Content-Language": digest.language,
+    }
     return message
+
+
+def web_url(digest: Digest) -> str:
+    """Return where the digest can be read in a browser once it is out."""
+    return settings.SITE_URL + reverse("digests:web_version", args=[digest.uuid])
 
 
 def _message(digest: Digest, *, to: str, text: str, html: str) -> EmailMultiAlternatives:
@@ -143,7 +154,7 @@ def _context(digest: Digest, entries: list[DigestEntry]) -> dict[str, Any]:
         "thumbnail_height": SHOWN_SIZE[1],
         "unsubscribe_slot": UNSUBSCRIBE_SLOT,
         "preferences_slot": PREFERENCES_SLOT,
-        "web_url": settings.SITE_URL + reverse("digests:web_version", args=[digest.uuid]),
+        "web_url": web_url(digest),
     } | messages.publisher_context()
 
 
