@@ -1,4 +1,4 @@
-"""Request, confirm, add, withdraw: the only code that changes a subscription, each with its proof in one transaction."""
+"""Request, confirm, add, withdraw: the only code that changes a subscription, and its proof with it."""
 
 import logging
 from collections.abc import Iterable

@@ -5,7 +5,6 @@ from django.utils.translation import gettext_lazy as _
 
 from newsroom.mail.addresses import MAX_TYPED_LENGTH, Address, InvalidAddress, canonicalise
 from subscriptions import wording
-from subscriptions.models import Newsletter
 from subscriptions.reader_forms import Staleness, Stamp, read_stamp
 
 
@@ -50,9 +49,7 @@ class StampedForm(forms.Form):
 
 class SignUpForm(StampedForm):
     email = AddressField()
-    newsletters = forms.ModelMultipleChoiceField(
-        Newsletter.objects.none(),
-        to_field_name="slug",
+    newsletters = forms.MultipleChoiceField(
         error_messages={
             "required": _("Please choose at least one newsletter."),
             "invalid_choice": _("One of the newsletters can no longer be chosen. Please choose again."),
@@ -62,7 +59,13 @@ class SignUpForm(StampedForm):
     def __init__(self, data: object = None, *, offer: wording.Offer) -> None:
         super().__init__(data)  # type: ignore[arg-type]
         self.offer = offer
-        self.fields["newsletters"].queryset = Newsletter.objects.open()  # type: ignore[attr-defined]
+        names = [(choice.newsletter.slug, choice.newsletter.name) for choice in offer.choices]
+        self.fields["newsletters"].choices = names  # type: ignore[attr-defined]
+
+    @property
+    def chosen(self) -> wording.Offer:
+        """The part of the offer that a valid form agrees to."""
+        return self.offer.narrowed(self.cleaned_data["newsletters"])
 
     @property
     def ticked(self) -> list[str]:

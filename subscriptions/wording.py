@@ -6,6 +6,7 @@ rows when the first reader sends a form that showed them.
 
 import hashlib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -73,10 +74,9 @@ class Offer:
         ]
         return hashlib.sha256(json.dumps(shown).encode()).hexdigest()[:20]
 
-    def narrowed(self, newsletters: list[Newsletter]) -> "Offer":
+    def narrowed(self, slugs: Collection[str]) -> "Offer":
         """Return the part of the offer that concerns these newsletters."""
-        chosen = {newsletter.pk for newsletter in newsletters}
-        return Offer(self.language, self.declaration, tuple(c for c in self.choices if c.newsletter.pk in chosen))
+        return Offer(self.language, self.declaration, tuple(c for c in self.choices if c.newsletter.slug in slugs))
 
 
 def form_language() -> str:

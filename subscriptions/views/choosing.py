@@ -63,7 +63,8 @@ def change(subscriber: Subscriber, data: QueryDict, origin: Origin) -> str:
 
 
 def _leave(subscriber: Subscriber, slug: str, origin: Origin) -> str:
-    subscription = subscriber.subscriptions.select_related("newsletter").filter(newsletter__slug=slug).first()
+    held = subscriber.subscriptions.select_related("newsletter")
+    subscription = next((one for one in held if one.newsletter.slug == slug), None)
     if subscription is None:
         return ""
     consent.withdraw(subscription, origin=origin, now=timezone.now())

@@ -37,8 +37,7 @@ def sign_up(request: HttpRequest) -> HttpResponse:
 def _request_sign_up(request: HttpRequest, form: SignUpForm) -> SignUp:
     page = form.shown.page if form.shown else request.path
     origin = Origin(source="form", url=settings.SITE_URL + page, ip=throttling.evidence_ip(request))
-    chosen = form.offer.narrowed(form.cleaned_data["newsletters"])
-    return consent.request_sign_up(form.cleaned_data["email"], chosen, origin=origin, now=timezone.now())
+    return consent.request_sign_up(form.cleaned_data["email"], form.chosen, origin=origin, now=timezone.now())
 
 
 def _form_page(request: HttpRequest, form: SignUpForm, *, status: int = 200, staleness: str = "") -> HttpResponse:

@@ -77,3 +77,13 @@ def test_a_forged_link_shows_nothing(token):
     assert answer.status_code == 404
     assert Subscription.objects.get() == subscription
     assert Subscription.objects.active().exists()
+
+
+@pytest.mark.parametrize("act", ["leave", "add", "\x00", ""])
+def test_garbage_changes_nothing(act):
+    subscription = make_subscription()
+
+    answer = a_reader().post(path_of(subscription), {"act": act, "newsletter": "\x00", "shown": "\x00"})
+
+    assert answer.status_code == 200
+    assert Subscription.objects.active().exists()

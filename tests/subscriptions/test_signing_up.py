@@ -9,7 +9,7 @@ from newsroom.mail.models import OutboxMail
 from subscriptions import ledger, wording
 from subscriptions.models import ConsentText, Newsletter, SignUp, Subscriber, Subscription, Suppression
 from subscriptions.suppression import note
-from tests.makers import make_newsletter
+from tests.makers import make_article, make_newsletter
 from tests.subscriptions.reading import IP, a_reader, last_mail, mails_to, send_form, sign_up, stamp, subscribe
 
 pytestmark = pytest.mark.django_db
@@ -275,3 +275,27 @@ def test_whoever_complained_gets_no_mail_and_whoever_was_erased_may_come_back():
 
     assert len(mails_to("angry@example.com")) == 0
     assert len(mails_to("back@example.com")) == 1
+
+
+@pytest.mark.parametrize("field", ["email", "newsletters", "stamp", "url"])
+@pytest.mark.parametrize(
+    "value", ["\x00", "a\x00b@example.com", "\ud800".encode("utf-8", "surrogatepass"), "x" * 50_000]
+)
+def test_garbage_is_answered_like_any_mistake(field, value):
+    newsletter = make_newsletter()
+
+    answer = send_form("leserin@example.com", newsletter, **{field: value})
+
+    assert answer.status_code in {200, 303, 400}
+    assert not SignUp.objects.exists()
+
+
+def test_the_form_under_an_article_leads_to_the_same_place_and_is_remembered():
+    newsletter, article = make_newsletter(), make_article()
+    page = a_reader().get(article.get_absolute_url()).content.decode()
+    shown = re.findall(r'name="stamp" value="([^"]+)"', page)[0]
+
+    send_form("leserin@example.com", newsletter, stamp=shown)
+
+    assert 'action="/newsletter/"' in page and " checked" not in page
+    assert SignUp.objects.get().form_url.endswith(article.get_absolute_url())
