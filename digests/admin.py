@@ -6,6 +6,7 @@ from typing import Any
 from django.contrib import admin, messages
 from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
@@ -17,7 +18,7 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from digests import calendar, compilation, desk, editing, entries, outcomes, release, views
+from digests import calendar, compilation, desk, editing, entries, outcomes, providers, release, views
 from digests.forms import ReasonForm, ScheduleForm
 from digests.models import ALL_WEEKDAYS, Digest, DigestEntry, DigestSchedule, Provider
 from newsroom.articles.models import Article
@@ -275,9 +276,19 @@ class DigestAdmin(admin.ModelAdmin):
 
 @admin.register(Provider)
 class ProviderAdmin(admin.ModelAdmin):
-    """The gate in front of the mail provider, for looking at."""
+    """The gate in front of the mail provider: for looking at, and for opening again."""
 
     list_display = ["name", "gate", "reason", "failures", "resume_at", "changed_at"]
+    actions = ["let_mail_pass"]
+
+    @admin.action(description=gettext_lazy("Let mail pass again"), permissions=["send"])
+    def let_mail_pass(self, request: HttpRequest, chosen: QuerySet[Provider]) -> None:
+        for provider in chosen:
+            if providers.reopen(provider):
+                messages.success(request, _("%(provider)s passes mail again.") % {"provider": provider.name})
+
+    def has_send_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(desk.SEND)
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False

@@ -5,7 +5,7 @@ from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 from django.utils import timezone
 
-from digests.models import Digest, DigestSchedule, DigestTest
+from digests.models import Digest, DigestSchedule, DigestTest, Provider
 from newsroom.articles.models import Article
 from tests.makers import (
     make_article,
@@ -310,3 +310,17 @@ def test_the_lists_can_be_searched(client, chief):
     assert digest.subject in page.text
     assert client.get(reverse("admin:digests_digestschedule_changelist")).status_code == 200
     assert client.get(reverse("admin:digests_provider_changelist")).status_code == 200
+
+
+def test_a_closed_gate_is_opened_by_who_may_send(client):
+    provider = Provider.objects.create(name="mailgun", gate=Provider.Gate.CLOSED, reason="Schlüssel abgelehnt")
+    form = {"action": "let_mail_pass", "_selected_action": [provider.pk]}
+    address = reverse("admin:digests_provider_changelist")
+
+    log_in(client, "view_provider")
+    client.post(address, form)
+    assert Provider.objects.get().gate == Provider.Gate.CLOSED
+    User.objects.get().user_permissions.add(Permission.objects.get(codename="send_digest"))
+    client.post(address, form)
+
+    assert Provider.objects.get().gate == Provider.Gate.OPEN

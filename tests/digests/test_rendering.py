@@ -115,6 +115,15 @@ def test_both_parts_hold_every_article_the_imprint_and_the_ways_out():
         assert f'href="{url}"' in html
 
 
+def test_the_way_out_is_called_what_it_is_and_set_no_smaller_than_the_text():
+    digest = make_digest()
+
+    assert "abmelden" in digest.text
+    link = re.search(r'(<p [^>]*>)\s*<a[^>]*slot\.invalid/"[^>]*>([^<]*)</a>', digest.html)
+    assert "abmelden" in link[2]
+    assert "font-size:16px" in digest.html[: link.start()].rpartition("<div")[2]
+
+
 def test_two_readers_mails_differ_in_their_links_alone():
     digest = make_digest()
     mails = [build(digest) for _ in range(2)]
