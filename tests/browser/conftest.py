@@ -1,59 +1,17 @@
 """One demo and one browser for all the walks through it; each walk has a browser profile of its own."""
 
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
 from newsroom.management.guard import Guard
 from tests.browser import steps
 from tests.browser.demo import Demo, answers
 from tests.browser.mailbox import DIGEST_PATIENCE, Mail, Mailbox, is_digest
-from tests.browser.watching import Watch
-
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-ARGUMENTS = [
-    "--no-sandbox",  # containers run as root, and only our own pages are opened
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--no-first-run",
-]
-PATIENCE = 15_000  # milliseconds; a busy machine may take that long to show a page
-DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
-
-expect.set_options(timeout=PATIENCE)
-
-
-class Profiles:
-    """Opens browser profiles and remembers what happened in them."""
-
-    def __init__(self, browser: Browser, site: str) -> None:
-        self._browser = browser
-        self._site = site
-        self._open: list[tuple[BrowserContext, Watch]] = []
-
-    def open(self, **options: Any) -> Page:
-        """Return the first page of a fresh profile: no cookies, no history, German."""
-        defaults = {"base_url": self._site, "locale": "de-DE", "timezone_id": "Europe/Berlin", "viewport": DESKTOP}
-        context = self._browser.new_context(**defaults | options)
-        context.set_default_timeout(PATIENCE)
-        self._open.append((context, Watch(context, self._site)))
-        return context.new_page()
-
-    def close(self) -> list[str]:
-        """Close them all and return what must not have happened."""
-        for context, _watch in self._open:
-            context.close()
-        problems = [problem for _context, watch in self._open for problem in watch.problems]
-        self._open.clear()
-        return problems
+from tests.browser.profiles import PHONE, Profiles, launch, log_in
 
 
 @pytest.fixture(scope="package")
@@ -77,8 +35,7 @@ def playwright() -> Iterator[Playwright]:
 
 @pytest.fixture(scope="package")
 def browser(playwright: Playwright) -> Iterator[Browser]:
-    assert Path(CHROMIUM).exists(), f"{CHROMIUM} is missing: install Debian's chromium, or name another in CHROMIUM."
-    browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    browser = launch(playwright)
     yield browser
     browser.close()
 
@@ -114,11 +71,7 @@ def mail_program(profiles: Profiles) -> Page:
 def desk(profiles: Profiles, demo: Demo) -> Page:
     """A browser in which someone of the staff has logged in."""
     page = profiles.open()
-    page.goto("/admin/")
-    page.locator("#id_username").fill(demo.user)
-    page.locator("#id_password").fill(demo.password)
-    page.locator("#login-form [type=submit]").click()
-    expect(page.locator("#user-tools")).to_be_visible()
+    log_in(page, user=demo.user, password=demo.password)
     return page
 
 
