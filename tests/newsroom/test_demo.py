@@ -177,9 +177,10 @@ def test_a_guard_ends_what_it_watches_when_its_starter_is_gone(tmp_path):
 import json, os, subprocess, sys
 from pathlib import Path
 from newsroom.management.guard import Guard
+quiet = {"start_new_session": True, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 guard = Guard()
 guard.remove_at_end(Path(sys.argv[1]))
-sleepers = [subprocess.Popen(["sleep", "60"], start_new_session=True) for _ in range(2)]
+sleepers = [subprocess.Popen(["sleep", "60"], **quiet) for _ in range(2)]
 for sleeper in sleepers:
     guard.watch(sleeper)
 guard.forget(sleepers[1])
