@@ -271,7 +271,6 @@ DELIVERY_MAX_ATTEMPTS = 5
 TICK_SECONDS = env.float("TICK_SECONDS", 60)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", 5)
 OUTBOX_SECONDS = env.float("OUTBOX_SECONDS", 2)
-DIGEST_GRACE = timedelta(hours=6)
 ARTICLE_MAX_AGE = timedelta(hours=env.int("ARTICLE_MAX_AGE_HOURS", 72))
 
 # Celery: the database is the queue of record, a task is a hint (reliability.md 2.6).
