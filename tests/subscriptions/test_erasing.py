@@ -6,6 +6,7 @@ from django.core import mail
 from django.db import connection, models
 
 from newsroom import persons
+from newsroom.mail.models import OutboxMail
 from subscriptions import suppression
 from subscriptions.models import ConsentPayload, PrivacyRequest, SignUp, Subscriber, Subscription, Suppression
 from tests.makers import make_newsletter
@@ -113,6 +114,7 @@ def test_a_mail_that_waits_does_not_go_after_it():
 
     mails_to(CANARY)
     assert len(mail.outbox) == sent_before
+    assert not OutboxMail.objects.exists()
     assert not PrivacyRequest.objects.exclude(address="").exists()
 
 
