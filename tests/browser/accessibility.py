@@ -24,7 +24,7 @@ def assert_accessible(page: Page, *, part: str | None = None, without: Iterable[
     for size in (PHONE, DESKTOP):
         page.set_viewport_size(size)
         for scheme in ("light", "dark"):
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            page.emulate_media(color_scheme=scheme)
             found += [f"{size['width']} px, {scheme}: {line}" for line in _violations(page, part, without)]
     assert not found, "\n".join([page.url, *found])
     assert_no_sideways_scroll(page)

@@ -93,7 +93,7 @@ class Mailbox:
 
     def _get(self, path: str) -> bytes:
         with urllib.request.urlopen(self._site + path, timeout=10) as response:
-            return response.read()  # type: ignore[no-any-return]
+            return response.read()
 
 
 def holds(path: str) -> Callable[[Mail], bool]:

@@ -1,6 +1,8 @@
-"""What a reader does at the demo: read the form, wait a moment, send it, press the button in the mail's page."""
+"""What people do at the demo: readers sign up, confirm, ask for their data; staff plan a digest."""
 
 import re
+from datetime import datetime
+from zoneinfo import ZoneInfo
 
 from playwright.sync_api import Page, expect
 
@@ -9,6 +11,7 @@ from tests.browser.mailbox import Mail, Mailbox, holds
 # The site sends a form back that comes faster than a person could (FORM_MINIMUM_FILL_SECONDS).
 READING_TIME = 1100  # milliseconds
 
+ZONE = ZoneInfo("Europe/Berlin")
 CONFIRMATION = "/newsletter/bestaetigen/"
 UNSUBSCRIBE = "/newsletter/abmelden/"
 PREFERENCES = "/newsletter/einstellungen/"
@@ -52,3 +55,15 @@ def ask_for_data(page: Page, mailbox: Mailbox, address: str) -> Mail:
     send(page)
     expect(page).to_have_url(re.compile("/meine-daten/angefordert/$"))
     return mailbox.wait_for(address, holds(RIGHTS))
+
+
+def plan_for_today(page: Page) -> None:
+    """Fill in the schedule's form: today, so late that it does not go out by itself before the test has looked."""
+    today = datetime.now(ZONE).weekday()
+    for day in range(7):
+        page.locator(f"#id_weekdays_{day}").set_checked(day == today)
+    page.locator("#id_local_time").fill("23:59")
+    page.locator("#id_time_zone").select_option("Europe/Berlin")
+    page.locator("#id_approval input[value=required]").check()
+    page.locator("[name=_save]").click()
+    expect(page.locator(".messagelist .success")).to_be_visible()

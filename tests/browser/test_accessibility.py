@@ -177,7 +177,7 @@ def test_everyone_can_read_the_digest_on_the_site(page: Page, digest_mail: Mail)
 @pytest.mark.usefixtures("digest_mail")
 def test_all_of_the_staff_can_work_on_a_digest(desk: Page) -> None:
     desk.goto("/admin/digests/digest/")
-    desk.locator("#result_list a").first.click()
+    desk.locator("#result_list tbody a").first.click()
     expect(desk.locator("[data-state]")).to_be_visible()
     assert_accessible(desk, part="#content")
     desk.locator("a[href$='/preview/']").click()

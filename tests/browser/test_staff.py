@@ -1,17 +1,14 @@
 """Staff's path: plan a digest, look at it, try it out, change it, send it; or call it off."""
 
 import re
-from datetime import datetime
-from zoneinfo import ZoneInfo
 
-from playwright.sync_api import FrameLocator, Page, expect
+from playwright.sync_api import FrameLocator, Locator, Page, expect
 
 from tests.browser import steps
 from tests.browser.mailbox import SERVICE_PATIENCE, Mail, Mailbox, is_digest
 
 SCHEDULES = "/admin/digests/digestschedule/"
 STAFF_ADDRESS = "redaktion@wochenblitz.example"
-ZONE = ZoneInfo("Europe/Berlin")
 SENDING_PATIENCE = 60_000  # milliseconds
 
 
@@ -40,8 +37,8 @@ def test_staff_set_up_a_newsletter_and_cancel_its_digest(desk: Page) -> None:
     add_newsletter(desk, name="Am Abend", slug="am-abend")
     desk.goto(f"{SCHEDULES}add/")
     desk.locator("#id_newsletter").select_option(label="Am Abend")
-    plan_for_today(desk)
-    desk.locator("table a", has_text="Am Abend").click()
+    steps.plan_for_today(desk)
+    desk.locator("#result_list a", has_text="Am Abend").click()
     make_it_now(desk)
 
     desk.locator("a[href$='/act/cancel/']").click()
@@ -55,23 +52,11 @@ def test_staff_set_up_a_newsletter_and_cancel_its_digest(desk: Page) -> None:
 
 def plan_todays_digest(page: Page, newsletter: str) -> None:
     page.goto(SCHEDULES)
-    page.locator("#result_list a", has_text=newsletter).click()
-    plan_for_today(page)
+    page.locator("#result_list tbody a", has_text=newsletter).click()
+    steps.plan_for_today(page)
     row = page.locator("#result_list tr", has_text=newsletter)
     expect(row).to_contain_text("23:59")
     row.locator("a").first.click()
-
-
-def plan_for_today(page: Page) -> None:
-    """Fill in the schedule's form: today, so late that it does not go out by itself before the test has looked."""
-    today = datetime.now(ZONE).weekday()
-    for day in range(7):
-        page.locator(f"#id_weekdays_{day}").set_checked(day == today)
-    page.locator("#id_local_time").fill("23:59")
-    page.locator("#id_time_zone").select_option("Europe/Berlin")
-    page.locator("#id_approval input[value=required]").check()
-    page.locator("[name=_save]").click()
-    expect(page.locator(".messagelist .success")).to_be_visible()
 
 
 def make_it_now(page: Page) -> None:
@@ -93,7 +78,7 @@ def see_both_previews(page: Page, *, headline: str) -> None:
     expect(page.locator(".desk-text")).to_contain_text(headline)
 
 
-def lead(mail: FrameLocator) -> object:
+def lead(mail: FrameLocator) -> Locator:
     return mail.locator("h2").first
 
 
@@ -122,7 +107,7 @@ def take_out(page: Page, headline: str) -> None:
     expect(entry(page, headline)).to_have_count(0)
 
 
-def entry(page: Page, headline: str) -> object:
+def entry(page: Page, headline: str) -> Locator:
     return page.locator("#articles .desk-entry").filter(has=page.get_by_role("heading", name=headline, exact=True))
 
 
