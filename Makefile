@@ -1,21 +1,24 @@
 # Everything here needs Python 3.11 or newer and make; the rest is installed into .venv by the first target that needs it.
 # Another Python: make PYTHON=python3.12 demo. Arguments for the tool behind a target: make test ARGS="-k outbox".
+# Tests run in two processes: make test JOBS=0 runs them in one.
 
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 PY := .venv/bin/python
+JOBS ?= 2
 INSTALL = @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "Newsroom needs Python 3.11 or newer; $(PYTHON) is: $$("$(PYTHON)" -V 2>&1 || true)" >&2; \
 	echo "If a newer one is installed, name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }; \
 	"$(PYTHON)" tools/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgresql test-browser lint messages lock clean install-demo install-dev
+.PHONY: help demo test test-sqlite test-postgresql test-browser screenshots lint messages lock clean install-demo install-dev
 
 help:
 	@echo "make demo          run the whole site on this machine, with a local mailbox (ARGS=--port=8080)"
 	@echo "make test          run the tests on SQLite and on PostgreSQL"
 	@echo "make test-browser  walk the readers' and the staff's paths in Chromium"
+	@echo "make screenshots   take the pictures in docs/screenshots anew"
 	@echo "make lint          check style, types, imports, migrations, templates and translations"
 	@echo "make messages      bring the translation catalogues up to date"
 	@echo "make lock          pin the dependencies anew (ARGS=--upgrade for newer ones)"
@@ -27,13 +30,16 @@ demo: install-demo
 test: test-sqlite test-postgresql
 
 test-sqlite: install-dev
-	$(PY) -m pytest --ignore=tests/browser $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --ignore=tests/browser $(ARGS)
 
 test-postgresql: install-dev
-	$(PY) -m pytest --ignore=tests/browser --pg $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --ignore=tests/browser --pg $(ARGS)
 
 test-browser: install-dev
 	$(PY) -m pytest tests/browser $(ARGS)
+
+screenshots: install-dev
+	$(PY) -m tests.browser.screenshots
 
 lint: export VAR_DIR := .ruff_cache/var
 lint: export ENV_FILE := /dev/null

@@ -114,11 +114,7 @@ def _flush_through_the_door() -> Iterator[None]:
     """Let the teardown of transactional tests empty the tables that refuse deletion."""
     from django.test import TransactionTestCase
 
-    try:
-        from subscriptions import ledger
-    except ImportError:  # still being built
-        yield
-        return
+    from subscriptions import ledger
 
     original = TransactionTestCase._fixture_teardown
 

@@ -126,7 +126,7 @@ class Processes:
         for process in running:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(timeout=max(0.0, deadline - time.monotonic()))
-        end_groups([process.pid for process in self._running], patience=1)
+        end_groups({process.pid: signal.SIGTERM for process in self._running}, patience=1)
         for process in self._running:
             process.wait()
             self._guard.forget(process)
@@ -151,7 +151,7 @@ def free_port() -> int:
 
 def _answers(url: str) -> bool:
     try:
-        with urllib.request.urlopen(url, timeout=2):  # noqa: S310  (our own address)
+        with urllib.request.urlopen(url, timeout=2):
             return True
     except OSError:
         return False

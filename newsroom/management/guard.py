@@ -1,8 +1,8 @@
 """Ends processes whose starter is gone: a killed demo or test run leaves nothing behind.
 
-It runs as a process of its own and reads lines from a pipe only the starter holds open: `group <id>` entrusts a process
-group to it, `forget <id>` takes it back, `folder <path>` names a folder to remove at the end. When the pipe closes,
-for whatever reason, it ends what it was entrusted with.
+It runs as a process of its own and reads lines from a pipe only the starter holds open: `group <id> <signal>` entrusts
+a process group to it, with the signal that asks it to end; `forget <id>` takes it back; `folder <path>` names a folder
+to remove at the end. When the pipe closes, for whatever reason, it ends what it was entrusted with.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO
 
@@ -29,10 +29,10 @@ class Guard:
             [sys.executable, "-I", "-S", __file__], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
 
-    def watch(self, process: subprocess.Popen[bytes]) -> None:
+    def watch(self, process: subprocess.Popen[bytes], *, end_with: signal.Signals = signal.SIGTERM) -> None:
         """Entrust a process started with `start_new_session=True`, and all it starts."""
         self._watched.append(process)
-        self._say(f"group {process.pid}")
+        self._say(f"group {process.pid} {end_with:d}")
 
     def forget(self, process: subprocess.Popen[bytes]) -> None:
         self._watched.remove(process)
@@ -60,9 +60,9 @@ class Guard:
         return self._process.stdin
 
 
-def end_groups(groups: Iterable[int], *, patience: float = PATIENCE) -> None:
-    """Ask the leader of each group to end, and kill what has not ended in time."""
-    left = {group for group in groups if _ask_to_end(group)}
+def end_groups(groups: Mapping[int, int], *, patience: float = PATIENCE) -> None:
+    """Ask the leader of each group to end by the group's signal, and kill what has not ended in time."""
+    left = {group for group, number in groups.items() if _ask_to_end(group, number)}
     deadline = time.monotonic() + patience
     while left and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -71,10 +71,10 @@ def end_groups(groups: Iterable[int], *, patience: float = PATIENCE) -> None:
         _signal(group, signal.SIGKILL)
 
 
-def _ask_to_end(group: int) -> bool:
+def _ask_to_end(group: int, number: int) -> bool:
     # The leader lets those it started finish what they are at; only when it is gone they are asked themselves.
     try:
-        os.kill(group, signal.SIGTERM)
+        os.kill(group, number)
     except ProcessLookupError:
         return _signal(group, signal.SIGTERM)
     return True
@@ -93,14 +93,15 @@ def main() -> None:
     # Only the pipe decides when the guard ends; whoever signals everything in sight still gets a clean end.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    groups: set[int] = set()
+    groups: dict[int, int] = {}
     folders: set[str] = set()
     for line in sys.stdin:
         word, _, value = line.rstrip("\n").partition(" ")
         if word == "group":
-            groups.add(int(value))
+            group, _, number_to_end = value.partition(" ")
+            groups[int(group)] = int(number_to_end)
         elif word == "forget":
-            groups.discard(int(value))
+            groups.pop(int(value), None)
         elif word == "folder":
             folders.add(value)
     end_groups(groups)

@@ -89,5 +89,5 @@ def _end(child: Child) -> None:
     deadline = time.monotonic() + PATIENCE
     while child.is_running and time.monotonic() < deadline:
         time.sleep(0.05)
-    end_groups([child.process.pid], patience=1)  # what it started and left behind
+    end_groups({child.process.pid: signal.SIGTERM}, patience=1)  # what it started and left behind
     child.process.wait()

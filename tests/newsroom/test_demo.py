@@ -88,7 +88,7 @@ def demo(tmp_path: Path) -> Iterator[Demo]:
     yield demo
     if demo.process and not demo.has_ended:
         demo.signal(signal.SIGTERM)
-    end_groups(demo.children, patience=5)
+    end_groups(dict.fromkeys(demo.children, signal.SIGTERM), patience=5)
 
 
 def test_it_serves_the_site_and_keeps_everything_for_the_next_time(demo):
@@ -200,7 +200,7 @@ os.kill(os.getpid(), 9)
     wait_until(lambda: not is_alive(watched) and not folder.exists())
 
     assert is_alive(forgotten)
-    end_groups([forgotten])
+    end_groups({forgotten: signal.SIGTERM})
 
 
 def test_a_guard_kills_what_does_not_end_when_asked():
@@ -210,7 +210,7 @@ def test_a_guard_kills_what_does_not_end_when_asked():
     process = subprocess.Popen([sys.executable, "-c", stubborn], stdout=subprocess.PIPE, start_new_session=True)
     process.stdout.readline()
 
-    end_groups([process.pid], patience=0.2)
+    end_groups({process.pid: signal.SIGTERM}, patience=0.2)
 
     assert process.wait(timeout=5) == -signal.SIGKILL
     process.stdout.close()

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
@@ -233,8 +234,8 @@ def static_files_are_stale() -> bool:
         return True
     # The packages' own files change with the lock, which is older than its installation.
     sources = [*settings.BASE_DIR.glob("requirements*.txt")]
-    for folder in settings.STATICFILES_DIRS:
-        sources += Path(folder).rglob("*")
+    for app in apps.get_app_configs():
+        sources += Path(app.path, "static").rglob("*")
     collected = manifest.stat().st_mtime
     return any(source.stat().st_mtime > collected for source in sources)
 
