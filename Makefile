@@ -58,7 +58,7 @@ messages: install-dev
 
 # The locks name no index: whoever installs uses their own. uv keeps the versions that are locked unless told otherwise.
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \
-	--generate-hashes --no-emit-index-url --no-emit-find-links $(ARGS)
+	--generate-hashes $(ARGS)
 
 lock:
 	@command -v uv >/dev/null || { echo "uv is missing: pip install uv" >&2; exit 1; }
