@@ -1,7 +1,7 @@
 """Claim → intent → call → result: how a batch of readers is handed their digest.
 
-The database is the queue. A worker claims a batch by a guarded update with a lease and a fence, commits what it is about
-to do before it does it, does it with no transaction open, and commits what came of it. What a dead worker leaves
+The database is the queue. A worker claims a batch by a guarded update with a lease and a fence, commits what it is
+about to do before it does it, does it with no transaction open, and commits what came of it. What a dead worker leaves
 behind is found by the sweeper: what it had not begun waits again, what it may have sent is `uncertain`.
 """
 
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 # Readers whose mail may be on its way unrecorded when a worker dies: the price of a kill, against a commit per group.
 GROUP_SIZE = 10
 
+# How long a claim takes up readers: with the longest call after it, short of the time limit at which Celery would break
+# into the middle of one. Those left wait for the next claim.
+LONGEST_TURN = timedelta(seconds=40)
+
 # Long enough for greylisting (RFC 6647 advises at least a minute); the attempts cap ends it after an hour or so.
 POSTPONEMENT = timedelta(minutes=5)
 
@@ -51,6 +55,10 @@ class NotSending(Exception):
     """The digest was paused or cancelled, or its time is over."""
 
 
+class TurnOver(Exception):
+    """The claim has had its time; nobody is at fault, and the readers left wait for the next one."""
+
+
 @dataclass(slots=True)
 class Claim:
     """A batch this process may work on while its lease lasts; every later write names the fence."""
@@ -58,6 +66,7 @@ class Claim:
     batch: DeliveryBatch
     provider: Provider
     fence: int
+    begun_at: float = field(default_factory=monotonic)
     renewed_at: float = field(default_factory=monotonic)
 
     @property
@@ -65,9 +74,13 @@ class Claim:
         return DeliveryBatch.objects.filter(pk=self.batch.pk, fence=self.fence)
 
     @property
-    def is_stale(self) -> bool:
-        """Whether the last commit is so long ago that another worker may take over during one more call."""
-        return monotonic() - self.renewed_at > settings.DELIVERY_LEASE.total_seconds() / 2
+    def is_over(self) -> bool:
+        """Whether during one more call another worker might take over, or this one be broken off."""
+        now = monotonic()
+        return (
+            now - self.renewed_at > settings.DELIVERY_LEASE.total_seconds() / 2
+            or now - self.begun_at > LONGEST_TURN.total_seconds()
+        )
 
 
 @dataclass(slots=True)
@@ -96,7 +109,7 @@ def deliver(batch_id: int) -> bool:
         return True
     except transport.CannotConnect as error:
         progress.stopped_by = error.result
-    except NotSending:
+    except (NotSending, TurnOver):
         pass
     _settle(claim, progress)
     return True
@@ -135,6 +148,7 @@ def _hand_over(claim: Claim, progress: Progress) -> None:
     group_size = size if handover.takes_many() else GROUP_SIZE
     send = _send_in_one_call if handover.takes_many() else _send_one_by_one
     with transport.open_connection() as connection:
+        claim.begun_at = monotonic()
         while progress.done < size and progress.stopped_by is None:
             end = min(progress.done + group_size, size)
             letters = _commit_intent(claim, progress, end=end)
@@ -211,6 +225,9 @@ def _letters(batch: DeliveryBatch, positions: range) -> list[Letter]:
 
 def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter], connection: BaseEmailBackend) -> None:
     for letter in letters:
+        if claim.is_over:
+            progress.done = letter.position
+            raise TurnOver
         result = _send(claim, letter, connection)
         match result.outcome:
             case Outcome.ACCEPTED:
@@ -231,8 +248,6 @@ def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter]
 
 
 def _send(claim: Claim, letter: Letter, connection: BaseEmailBackend) -> Result:
-    if claim.is_stale:
-        return Result(Outcome.NOT_SENT, "slow")
     try:
         message = handover.message_for(claim.batch.digest, letter)
     except ValueError as error:  # a reader whose copy cannot be built must not keep the others waiting

@@ -319,6 +319,28 @@ def test_a_worker_that_lost_its_claim_writes_nothing():
     assert digest.batches.get().state == DeliveryBatch.State.SUBMITTING
 
 
+@pytest.mark.parametrize("seconds", [2, 4, 24])
+def test_a_slow_provider_gets_all_mails_in_turns_and_is_not_taken_for_a_broken_one(seconds, settings, monkeypatch):
+    settings.DELIVERY_BATCH_SIZE = 100
+    clock = {"seconds": 0.0, "longest turn": 0.0}
+    monkeypatch.setattr(delivery, "monotonic", lambda: clock["seconds"])
+
+    def take_time(message, call):
+        clock["seconds"] += seconds
+
+    ScriptedBackend.reset(take_time)
+    digest = make_sending_digest(readers=40)
+    for _turn in range(25):
+        begun = clock["seconds"]
+        delivery.deliver(digest.batches.latest("id").pk)
+        clock["longest turn"] = max(clock["longest turn"], clock["seconds"] - begun)
+
+    assert len(addresses()) == len(set(addresses())) == 40
+    assert standing(digest) == {"expected": 40, "accepted": 40}
+    assert clock["longest turn"] < django_settings.CELERY["task_soft_time_limit"]
+    assert Provider.objects.get().failures == 0
+
+
 def test_no_transaction_is_open_during_a_call(transactional_db):
     open_ones = []
     ScriptedBackend.reset(lambda message, call: open_ones.append(transaction.get_connection().in_atomic_block))
