@@ -19,7 +19,7 @@ def check_ledger_is_guarded(
     return [
         Error(
             f"The trigger {name} is missing: the database would let consent records be changed.",
-            hint="Run `migrate subscriptions 0001 --fake`, then `migrate subscriptions`: 0002 creates what is missing.",
+            hint="Find out who removed it, run `manage.py guard_ledger`, then `manage.py audit`.",
             id="subscriptions.E001",
         )
         for name in ledger.missing_triggers()

@@ -203,7 +203,7 @@ def _broken_seals() -> Iterator[str]:
 
 
 def _broken_entries(link: ConsentSeal) -> Iterator[str]:
-    listed = {pk: commitment for pk, commitment in link.entries}
+    listed: dict[int, str] = dict(link.entries)
     present = dict(ConsentRecord.objects.filter(sealed__seal=link).values_list("pk", "commitment"))
     for pk in sorted(listed.keys() | present.keys()):
         if pk not in present:

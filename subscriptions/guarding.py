@@ -1,10 +1,13 @@
 """The database itself refuses to change or delete what proves a consent; deleting has one door (see `ledger.door`).
 
-The triggers protect from mistakes, not from the tables' owner: against intent stands the chain of seals. SQLite drops a
-table's triggers when a later migration rebuilds the table; `manage.py check --database default` and `audit` then say so.
+The triggers protect from mistakes, not from the tables' owner: against intent stands the chain of seals. SQLite drops
+a table's triggers when a later migration rebuilds the table; `manage.py check --database default` and `audit` then say
+so, and `guard_ledger` creates them anew.
 """
 
-from django.db import migrations
+from collections.abc import Iterator
+
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
@@ -54,19 +57,24 @@ SQLITE = (
 
 
 def guard(apps: StateApps, schema_editor: BaseDatabaseSchemaEditor) -> None:
-    if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute(POSTGRESQL_FUNCTION, params=None)  # its % are no placeholders
-        for table in TABLES:
-            schema_editor.execute(POSTGRESQL.format(table=table))
-        return
-    schema_editor.execute(SQLITE_DOOR)
+    """The migration's step."""
+    create_triggers(schema_editor.connection)
+
+
+def create_triggers(connection: BaseDatabaseWrapper) -> None:
+    """Create the triggers that are missing, and the door."""
+    with connection.cursor() as cursor:
+        for statement in _postgresql() if connection.vendor == "postgresql" else _sqlite():
+            cursor.execute(statement)
+
+
+def _postgresql() -> Iterator[str]:
+    yield POSTGRESQL_FUNCTION
+    yield from (POSTGRESQL.format(table=table) for table in TABLES)
+
+
+def _sqlite() -> Iterator[str]:
+    yield SQLITE_DOOR
     for table, columns in TABLES.items():
         same_row = " OR ".join(f"{column} = NEW.{column}" for column in columns)
-        for statement in SQLITE:
-            schema_editor.execute(statement.format(table=table, same_row=same_row))
-
-
-class Migration(migrations.Migration):
-    dependencies = [("subscriptions", "0001_initial")]
-
-    operations = [migrations.RunPython(guard, migrations.RunPython.noop)]
+        yield from (statement.format(table=table, same_row=same_row) for statement in SQLITE)
