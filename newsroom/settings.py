@@ -250,6 +250,7 @@ EVIDENCE_RETENTION_YEARS = env.int("EVIDENCE_RETENTION_YEARS", 3)
 PRIVACY_REQUEST_RETENTION = timedelta(days=env.int("PRIVACY_REQUEST_RETENTION_DAYS", 3 * 365))
 LOG_RETENTION = timedelta(days=env.int("LOG_RETENTION_DAYS", 7))
 BACKUP_RETENTION = timedelta(days=env.int("BACKUP_RETENTION_DAYS", 35))
+BOUNCE_RETENTION = timedelta(days=365)  # after a year the address may belong to someone
 NETWORK_COUNT_RETENTION = timedelta(hours=24)
 EVIDENCE_IP = env.str("EVIDENCE_IP", "full")
 if EVIDENCE_IP not in {"full", "truncated", "none"}:
@@ -327,7 +328,11 @@ CELERY = {
     "timezone": TIME_ZONE,
     "beat_schedule_filename": str(VAR_DIR / "beat-schedule"),
     "beat_schedule": {
-        "send-outbox": {"task": "newsroom.mail.tasks.send_outbox", "schedule": OUTBOX_SECONDS, "options": {"expires": 10}},
+        "send-outbox": {
+            "task": "newsroom.mail.tasks.send_outbox",
+            "schedule": OUTBOX_SECONDS,
+            "options": {"expires": 10},
+        },
         "tick": {"task": "digests.tasks.tick", "schedule": TICK_SECONDS, "options": {"expires": 60}},
         "sweep": {"task": "digests.tasks.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 10}},
         "seal": {"task": "subscriptions.tasks.seal", "schedule": 60.0, "options": {"expires": 60}},
@@ -375,7 +380,9 @@ AUTH_PASSWORD_VALIDATORS = [
 LOGGING = {
     "version": 1,
     "disable_existing_loggers": False,
-    "formatters": {"line": {"()": "newsroom.logs.MaskingFormatter", "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}},
+    "formatters": {
+        "line": {"()": "newsroom.logs.MaskingFormatter", "format": "%(asctime)s %(levelname)s %(name)s: %(message)s"}
+    },
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", "INFO")},
     "loggers": {

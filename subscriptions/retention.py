@@ -1,6 +1,6 @@
 """What is purged when (GDPR Art. 5(1)(e)). Each purge is one query, its cutoff in the filter, and safe to repeat."""
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.conf import settings
 from django.db.models import Exists, Max, OuterRef, Q
@@ -19,7 +19,6 @@ from subscriptions.models import (
 )
 from subscriptions.persons import forget_sign_ups
 
-BOUNCE_RETENTION = timedelta(days=365)  # an address may belong to someone again
 # Acts of a reader. Sign-ups and their mails go with the sign-up, unless it was confirmed.
 ACTS = [
     ConsentRecord.Type.CONFIRMED,
@@ -90,7 +89,7 @@ def purge_privacy_requests(now: datetime) -> int:
 
 def purge_bounces(now: datetime) -> int:
     bounces = Suppression.objects.filter(reason=Suppression.Reason.HARD_BOUNCE)
-    return bounces.filter(created_at__lt=now - BOUNCE_RETENTION).delete()[0]
+    return bounces.filter(created_at__lt=now - settings.BOUNCE_RETENTION).delete()[0]
 
 
 def purge_request_counts(now: datetime) -> int:
