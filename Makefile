@@ -9,7 +9,7 @@ JOBS ?= 2
 INSTALL = @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "Newsroom needs Python 3.11 or newer; $(PYTHON) is: $$("$(PYTHON)" -V 2>&1 || true)" >&2; \
 	echo "If a newer one is installed, name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }; \
-	"$(PYTHON)" tools/install.py
+	"$(PYTHON)" newsroom/management/install.py
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-sqlite test-postgresql test-browser screenshots lint messages lock clean install-demo install-dev
@@ -51,10 +51,10 @@ lint: install-dev
 	$(PY) manage.py makemigrations --check --dry-run
 	$(PY) manage.py check --fail-level WARNING
 	$(PY) -m djlint --quiet --lint templates
-	$(PY) tools/messages.py check
+	$(PY) newsroom/locale/catalogues.py check
 
 messages: install-dev
-	$(PY) tools/messages.py update
+	$(PY) newsroom/locale/catalogues.py update
 
 # The locks name no index: whoever installs uses their own. uv keeps the versions that are locked unless told otherwise.
 LOCK = UV_CUSTOM_COMPILE_COMMAND="make lock" uv pip compile pyproject.toml --quiet --universal --python-version 3.11 \

@@ -1,4 +1,4 @@
-"""Makes the virtual environment and installs a lock file in it: `python3 tools/install.py requirements-demo.txt`.
+"""Makes the virtual environment and installs a lock file in it, for the Makefile: `install.py requirements-demo.txt`.
 
 A second run with an unchanged lock does nothing. What is missing on the machine is said in plain words.
 """
@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 NEEDED = (3, 11)
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 ENVIRONMENT = ROOT / ".venv"
 PYTHON = ENVIRONMENT / "bin" / "python"
 NETWORK_TROUBLE = (

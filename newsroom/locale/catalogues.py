@@ -1,4 +1,4 @@
-"""Keeps the translation catalogues: `tools/messages.py update` brings them up to date, `check` says what is missing.
+"""Keeps the translation catalogues: `update` brings them up to date, `check` says what is missing (see the Makefile).
 
 Source strings are English. The English catalogue repeats them, so that both languages are complete in the same sense.
 """
@@ -17,7 +17,7 @@ from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 from enmerkar.extract import extract_django
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent.parent.parent
 LOCALES = ("de", "en")
 SOURCE_LOCALE = "en"
 FOLDERS = ("newsroom", "subscriptions", "digests", "templates")
