@@ -410,16 +410,14 @@ class DeliveryQuerySet(models.QuerySet["Delivery"]):
     def uncertain(self) -> Self:
         return self.filter(state=Delivery.State.UNCERTAIN)
 
-    def with_outcome(self) -> Self:
-        """Annotate each delivery with `outcome`: its own state, else what its batch's state says."""
-        return self.annotate(
-            outcome=models.Case(
-                models.When(~Q(state=""), then=F("state")),
-                models.When(batch__state=DeliveryBatch.State.DONE, then=models.Value(Delivery.State.ACCEPTED)),
-                default=F("batch__state"),
-                output_field=models.CharField(),
-            )
-        )
+
+# What became of a delivery: its own state, else what its batch's state says.
+OUTCOME = models.Case(
+    models.When(~Q(state=""), then=F("state")),
+    models.When(batch__state=DeliveryBatch.State.DONE, then=models.Value("accepted")),
+    default=F("batch__state"),
+    output_field=models.CharField(),
+)
 
 
 class Delivery(models.Model):

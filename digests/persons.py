@@ -3,9 +3,10 @@
 from datetime import datetime
 from typing import Any
 
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
-from digests.models import Delivery
+from digests.models import OUTCOME, Delivery
 from newsroom import persons
 from newsroom.persons import Holding
 
@@ -14,17 +15,16 @@ def export_deliveries(address_key: str) -> list[dict[str, Any]]:
     """Return which digests the reader was handed, with the outcome of each."""
     deliveries = (
         Delivery.objects.filter(subscriber__address_key=address_key)
-        .with_outcome()
-        .select_related("digest__newsletter")
         .order_by("created_at", "id")
+        .values("digest__newsletter__name", "digest__date", "created_at", "reason", outcome=OUTCOME)
     )
     return [
         {
-            "newsletter": delivery.digest.newsletter.name,
-            "date": delivery.digest.date.isoformat(),
-            "at": delivery.created_at.isoformat(),
-            "outcome": delivery.outcome,
-            "reason": delivery.reason,
+            "newsletter": delivery["digest__newsletter__name"],
+            "date": delivery["digest__date"].isoformat(),
+            "at": timezone.localtime(delivery["created_at"]).isoformat(timespec="seconds"),
+            "outcome": delivery["outcome"],
+            "reason": delivery["reason"],
         }
         for delivery in deliveries
     ]
@@ -38,7 +38,11 @@ def forget_deliveries(address_key: str, now: datetime) -> int:
 def register() -> None:
     persons.register(
         Holding(
-            name="deliveries", models=("digests.Delivery",), export=export_deliveries, erase=forget_deliveries, kept=kept
+            name="deliveries",
+            models=("digests.Delivery",),
+            export=export_deliveries,
+            erase=forget_deliveries,
+            kept=kept,
         )
     )
 

@@ -81,7 +81,7 @@ class NewsletterAdmin(admin.ModelAdmin):
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Newsletter]:
         active = Count("subscriptions", filter=Q(subscriptions__state=Subscription.State.ACTIVE))
-        return super().get_queryset(request).annotate(readers=active)  # type: ignore[no-any-return]
+        return super().get_queryset(request).annotate(readers=active)
 
     @admin.display(description=_("readers"), ordering="readers")
     def readers(self, newsletter: Any) -> int:
