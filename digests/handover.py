@@ -94,7 +94,4 @@ def _slots(letter: Letter) -> dict[str, str]:
 
 
 def _headers(letter: Letter) -> dict[str, str]:
-    return {
-        "List-Unsubscribe": f"<{links.unsubscribe_url(letter.subscription)}>",
-        "Message-ID": letter.message_id,
-    }
+    return {"List-Unsubscribe": f"<{links.unsubscribe_url(letter.subscription)}>", "Message-ID": letter.message_id}

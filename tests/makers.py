@@ -76,7 +76,9 @@ def make_article(**values: Any) -> Article:
     return Article.objects.create(**(defaults | values))
 
 
-def make_picture(name: str = "IMG 0001.JPG", *, size: tuple[int, int] = (120, 90), camera: str = "") -> SimpleUploadedFile:
+def make_picture(
+    name: str = "IMG 0001.JPG", *, size: tuple[int, int] = (120, 90), camera: str = ""
+) -> SimpleUploadedFile:
     """A photograph as staff upload it, with what the camera wrote into it."""
     exif = Image.Exif()
     exif[ExifTags.Base.Make] = camera

@@ -14,8 +14,9 @@ from typing import Any
 class Holding:
     """One place that holds personal data of a reader.
 
-    `export` returns JSON-ready data for the reader with this address key; `erase` deletes or anonymises them and returns
-    how many rows it touched. `kept` says in a sentence what stays after erasure and until when; empty if nothing does.
+    `export` returns JSON-ready data for the reader with this address key; `erase` deletes or anonymises them and
+    returns how many rows it touched. `kept` says in a sentence what stays after erasure and until when; empty if
+    nothing does.
     """
 
     name: str

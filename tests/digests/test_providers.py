@@ -1,4 +1,4 @@
-"""A digest through each way of sending: what the reader gets is the same, and what the provider answers is understood."""
+"""A digest through each way of sending: readers get the same, and what the provider answers is understood."""
 
 import re
 

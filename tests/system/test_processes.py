@@ -1,4 +1,4 @@
-"""Real workers, beats and a web server, on PostgreSQL and a Redis-protocol broker: what holds when they double or die."""
+"""Real workers, beats and a web server, on PostgreSQL and a real broker: what holds when they double or die."""
 
 import re
 import time
@@ -92,7 +92,9 @@ def test_a_worker_killed_in_mid_send_leaves_each_reader_with_one_mail_or_on_the_
     mailed = mails_per_reader(smtp)
     uncertain = set(digest.deliveries.uncertain().values_list("subscriber__address", flat=True))
     everyone = set(newsletter.subscriptions.values_list("subscriber__address", flat=True))
-    print(f"killed after {after}: {len(mailed)} mailed once, {len(uncertain)} uncertain, {max(mailed.values()) - 1} twice")
+    print(
+        f"killed after {after}: {len(mailed)} mailed once, {len(uncertain)} uncertain, {max(mailed.values()) - 1} twice"
+    )
     assert max(mailed.values()) == 1
     assert everyone - set(mailed) <= uncertain
     assert len(uncertain) <= 10
@@ -127,7 +129,7 @@ def test_sign_ups_made_while_the_broker_is_gone_lose_no_mail(site, smtp, guard):
 def sign_up(url, newsletter, address):
     with urllib.request.urlopen(f"{url}/newsletter/") as answer:
         page = answer.read().decode()
-    form = {name: value for name, value in re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page)}
+    form = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]*)"', page))
     form |= {"email": address, "newsletters": newsletter.slug}
     with urllib.request.urlopen(f"{url}/newsletter/", data=urllib.parse.urlencode(form).encode()) as answer:
         assert answer.status == 200
