@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Max
+from django.utils.translation import gettext as _
 
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
 from subscriptions.models import Subscription
@@ -73,7 +74,7 @@ def _add_latecomers_of(digest: Digest, *, now: datetime) -> int:
         Digest.objects.filter(pk=digest.pk).update(expected_count=F("expected_count") + count)
         if count and digest.state == Digest.State.FINISHED:
             Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING, finished_at=None)
-            DigestChange.objects.create(digest=digest, state=Digest.State.SENDING, at=now, reason="latecomers")
+            DigestChange.objects.create(digest=digest, state=Digest.State.SENDING, at=now, reason=_("latecomers"))
     return count
 
 

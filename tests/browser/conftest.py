@@ -80,9 +80,9 @@ def mailbox(demo: Demo) -> Mailbox:
     return Mailbox(demo.site)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="package", autouse=True)
 def subscriber(browser: Browser, demo: Demo, mailbox: Mailbox) -> str:
-    """The address of a reader who has both newsletters."""
+    """The address of a reader who has both newsletters, from the start, so that no test waits long for the digest."""
     address = "erna.kroeger@lesen.example"
     profiles = Profiles(browser, demo.site)
     page = profiles.open()

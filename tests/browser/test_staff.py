@@ -18,7 +18,7 @@ def test_staff_plan_a_digest_try_it_out_and_send_it(desk: Page, mailbox: Mailbox
     digest_page = desk.url
     first, second, *_others, last = headlines(desk)
 
-    see_both_previews(desk, headline=first)
+    see_the_previews(desk, headline=first)
     try_it_out(desk, mailbox, digest_page=digest_page)
     move_up(desk, second)
     take_out(desk, last)
@@ -50,6 +50,11 @@ def test_staff_set_up_a_newsletter_and_cancel_its_digest(desk: Page) -> None:
     expect(desk.locator("a[href*='/act/']")).to_have_count(0)
 
 
+def test_nobody_else_gets_to_the_schedules(page: Page) -> None:
+    page.goto(SCHEDULES)
+    expect(page).to_have_url(re.compile(r"/admin/login/\?next="))
+
+
 def plan_todays_digest(page: Page, newsletter: str) -> None:
     page.goto(SCHEDULES)
     page.locator("#result_list tbody a", has_text=newsletter).click()
@@ -68,11 +73,12 @@ def headlines(page: Page) -> list[str]:
     return page.locator("#articles h3").all_inner_texts()
 
 
-def see_both_previews(page: Page, *, headline: str) -> None:
+def see_the_previews(page: Page, *, headline: str) -> None:
     page.locator("a[href$='/preview/']").click()
     phone, screen = page.frame_locator(".desk-phone >> nth=0"), page.frame_locator(".desk-screen")
     expect(lead(phone)).to_have_text(headline)
     expect(lead(screen)).to_have_text(headline)
+    expect(lead(page.frame_locator(".desk-dark"))).to_have_text(headline)
     assert page.locator(".desk-phone").first.evaluate("frame => frame.clientWidth") == 390
     assert page.locator(".desk-screen").evaluate("frame => frame.clientWidth") == 720
     expect(page.locator(".desk-text")).to_contain_text(headline)
@@ -134,8 +140,3 @@ def add_newsletter(page: Page, *, name: str, slug: str) -> None:
     page.locator("#id_frequency").select_option("daily")
     page.locator("[name=_save]").click()
     expect(page.locator(".messagelist .success")).to_be_visible()
-
-
-def test_the_mailbox_and_the_admin_are_for_staff_only(page: Page) -> None:
-    page.goto(SCHEDULES)
-    expect(page).to_have_url(re.compile(r"/admin/login/\?next="))
