@@ -5,6 +5,7 @@ from pathlib import PurePath
 
 from django.core.files.base import ContentFile
 from django.core.files.uploadedfile import UploadedFile
+from django.utils.text import slugify
 from PIL import Image, ImageOps
 
 # The widest column is 60rem; twice that on a dense screen gains nothing anyone sees.
@@ -19,7 +20,8 @@ def as_published(upload: UploadedFile) -> ContentFile:
     picture.thumbnail(MAXIMUM_SIZE, Image.Resampling.LANCZOS)
     jpeg = BytesIO()
     picture.save(jpeg, "JPEG", quality=82, optimize=True, progressive=True)
-    return ContentFile(jpeg.getvalue(), name=f"{PurePath(upload.name or 'picture').stem}.jpg")
+    # In a URL a letter beyond ASCII takes up to twelve characters, and mails hold only so many.
+    return ContentFile(jpeg.getvalue(), name=f"{slugify(PurePath(upload.name or '').stem)[:60] or 'picture'}.jpg")
 
 
 def _on_white(picture: Image.Image) -> Image.Image:

@@ -49,6 +49,19 @@ def test_a_picture_is_published_small_and_without_what_the_camera_wrote(admin_cl
     assert article.image.name.endswith(".jpg")
 
 
+@pytest.mark.parametrize(
+    ("uploaded", "stored"),
+    [("Rathaus Süd.png", "articles/rathaus-sud.jpg"), ("лауэнфельд" * 8 + ".jpg", "articles/picture.jpg")],
+)
+def test_a_pictures_address_is_plain_and_short(uploaded, stored, admin_client, settings, tmp_path):
+    settings.MEDIA_ROOT = tmp_path
+    data = form_data(section=make_section().pk, image=make_picture(uploaded), image_alt="Das Rathaus")
+
+    admin_client.post("/admin/articles/article/add/", data)
+
+    assert Article.objects.get().image.name == stored
+
+
 def test_a_file_that_is_no_picture_is_refused(admin_client, settings, tmp_path):
     settings.MEDIA_ROOT = tmp_path
     data = form_data(section=make_section().pk, image=SimpleUploadedFile("bild.jpg", b"<svg onload='steal()'>"))
