@@ -9,7 +9,7 @@ from datetime import date, datetime, timedelta
 
 from django.conf import settings
 from django.contrib.auth.models import AbstractBaseUser
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
@@ -45,10 +45,10 @@ def make_due_digests(now: datetime) -> list[Digest]:
 def make_ahead(schedule: DigestSchedule, *, now: datetime, actor: AbstractBaseUser | None = None) -> Digest | None:
     """Make today's digest before its time, so that staff can look at it; it still goes out at its time.
 
-    None if today has no digest, or has one already.
+    None if today has no digest, or has one already, or it is too late for one.
     """
     due = calendar.due_date(rhythm(schedule), calendar.local_date(now, time_zone=schedule.time_zone))
-    digest = _make(schedule, due, now=now, actor=actor) if due else None
+    digest = _make(schedule, due, now=now, actor=actor) if due and now < due.not_after else None
     if digest is not None and digest.state == State.PLANNED:
         compile_digest(digest, now=now, actor=actor)
     return digest
@@ -120,7 +120,9 @@ def _make_due(schedule: DigestSchedule, *, now: datetime) -> list[Digest]:
         _look_at(schedule, today - DAY)
         return []
     due = calendar.due_dates(rhythm(schedule), after=looked_at(schedule), now=now)
-    made = (_make(schedule, each, now=now) for each in due)
+    made = [_make(schedule, each, now=now) for each in due]
+    # Days that had no digest are done with, too: other weekdays chosen later must not make them look missed.
+    _look_at(schedule, today - DAY)
     return [digest for digest in made if digest is not None]
 
 
@@ -166,7 +168,7 @@ def _compile_or_say_why(digest: Digest, *, now: datetime) -> None:
     """Compile, and let one digest that cannot be compiled not hold up the others; the next tick tries again."""
     try:
         compile_digest(digest, now=now)
-    except (MjmlError, IntegrityError) as error:
+    except (MjmlError, DatabaseError) as error:
         logger.exception("Digest %s cannot be compiled", digest.pk)
         reason = _("It could not be compiled (%(error)s); another attempt follows.") % {"error": type(error).__name__}
         Digest.objects.filter(pk=digest.pk, state=State.PLANNED).update(state_reason=reason)

@@ -53,7 +53,12 @@ def start_due(now: datetime) -> list[Digest]:
     """Start the digests whose time has come and that wait for nobody."""
     due = Digest.objects.filter(due_at__lte=now, not_after__gt=now)
     approved = due.filter(state=State.APPROVED)
-    automatic = due.filter(state=State.COMPILED, schedule__approval=DigestSchedule.Approval.AUTOMATIC)
+    # One that was made ahead does not go out by itself when its schedule has been stopped since.
+    automatic = due.filter(
+        state=State.COMPILED,
+        schedule__approval=DigestSchedule.Approval.AUTOMATIC,
+        schedule__state=DigestSchedule.State.RUNNING,
+    )
     return [digest for digest in [*approved, *automatic] if start_sending(digest, now=now)]
 
 

@@ -2,7 +2,7 @@ from datetime import time, timedelta
 from threading import Barrier, Thread
 
 import pytest
-from django.db import connection
+from django.db import DataError, connection
 
 from digests import compilation, release
 from digests.models import Digest, DigestChange, DigestSchedule, LeftOut
@@ -98,6 +98,17 @@ def test_the_days_of_a_stopped_schedule_do_not_turn_up_as_skipped():
     assert schedule.digests.get().state == State.COMPILED
 
 
+def test_days_that_were_none_of_the_schedules_do_not_turn_up_as_skipped_when_it_becomes_a_daily_one():
+    schedule = make_running(weekdays=0b0000001, last_date=NOON.date() - 3 * DAY)  # Monday's was the last
+    make_seen()
+    compilation.make_due_digests(NOON)
+
+    DigestSchedule.objects.update(weekdays=0b1111111)
+    compilation.make_due_digests(NOON)
+
+    assert [(digest.date, digest.state) for digest in schedule.digests.all()] == [(NOON.date(), State.COMPILED)]
+
+
 def test_what_a_crash_left_planned_is_compiled_by_the_next_look():
     schedule = make_running(last_date=NOON.date())
     make_seen()
@@ -129,14 +140,15 @@ def test_what_a_crash_left_compiled_is_started_by_the_next_look(monkeypatch):
     assert Digest.objects.get().state == State.SENDING
 
 
-def test_a_digest_that_cannot_be_rendered_holds_up_no_other(monkeypatch):
+@pytest.mark.parametrize("error", [MjmlError("unbalanced"), DataError("value too long")])
+def test_a_digest_that_cannot_be_compiled_holds_up_no_other(error, monkeypatch):
     broken, sound = make_running(), make_running()
     make_seen()
     store = compilation.rendering.store
 
     def fail(digest):
         if digest.newsletter_id == broken.newsletter_id:
-            raise MjmlError("unbalanced")
+            raise error
         store(digest)
 
     monkeypatch.setattr(compilation.rendering, "store", fail)
@@ -144,7 +156,7 @@ def test_a_digest_that_cannot_be_rendered_holds_up_no_other(monkeypatch):
 
     assert sound.digests.get().state == State.COMPILED
     assert broken.digests.get().state == State.PLANNED
-    assert "MjmlError" in broken.digests.get().state_reason
+    assert type(error).__name__ in broken.digests.get().state_reason
     assert not broken.digests.get().entries.exists()
 
 
@@ -306,6 +318,26 @@ def test_a_digest_made_ahead_goes_out_at_its_time():
     digest.refresh_from_db()
     assert digest.state == State.SENDING
     assert compilation.make_ahead(schedule, now=NOON) is None
+
+
+def test_a_digest_made_ahead_does_not_go_out_by_itself_once_its_schedule_is_stopped():
+    schedule = make_running(approval="automatic", local_time=time(18))
+    make_seen()
+    digest = compilation.make_ahead(schedule, now=NOON)
+
+    DigestSchedule.objects.update(state="stopped")
+    compilation.make_due_digests(NOON + 6 * HOUR)
+
+    digest.refresh_from_db()
+    assert digest.state == State.COMPILED
+
+
+def test_no_digest_is_made_by_hand_when_it_is_too_late_for_it():
+    schedule = make_running(not_later_than=time(11))
+    make_seen()
+
+    assert compilation.make_ahead(schedule, now=NOON) is None
+    assert not Digest.objects.exists()
 
 
 def test_a_digest_keeps_the_words_it_was_compiled_with():
