@@ -57,7 +57,10 @@ def resend_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: st
     """Mail the uncertain deliveries' readers again, by somebody's decision; return how many.
 
     Some will then hold the digest twice. The deliveries keep their ids, so the second copy has the same Message-ID.
+    None once the digest's time is over: nobody would be mailed, and what is uncertain would be called too late.
     """
+    if now >= digest.not_after:
+        return 0
     with transaction.atomic():
         Digest.objects.select_for_update().get(pk=digest.pk)
         rows = list(digest.deliveries.uncertain().exclude(subscriber=None).values_list("id", "batch", "subscriber"))

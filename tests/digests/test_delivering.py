@@ -374,6 +374,16 @@ def test_uncertain_deliveries_given_up_let_the_digest_finish(admin_user):
     assert digest.state == Digest.State.FINISHED
 
 
+def test_uncertain_deliveries_stay_so_when_it_is_too_late_to_send_them_again(admin_user):
+    digest = make_sending_digest(readers=25)
+    lose_worker(digest, acknowledged=10, in_flight=15)
+    sweeping.sweep(timezone.now())
+
+    assert outcomes.resend_uncertain(digest, now=digest.not_after, actor=admin_user, reason="asked") == 0
+
+    assert standing(digest) == {"expected": 25, "accepted": 10, "uncertain": 15}
+
+
 def test_uncertain_deliveries_can_be_sent_again_with_the_same_message_id(admin_user):
     ScriptedBackend.reset(fail_at(1, TimeoutError()))
     digest = make_sending_digest(readers=3)
