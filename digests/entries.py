@@ -42,8 +42,9 @@ def freeze(digest: Digest, article: Article, *, position: int) -> DigestEntry:
 
 
 def differences(entry: DigestEntry) -> list[str]:
-    """Return the names of the fields in which the article has changed since it was frozen."""
-    return [name for name, value in facts(entry.article).items() if getattr(entry, name) != value]
+    """Return the names of the fields that changed since it was frozen, and `state` if the article was taken down."""
+    changed = [name for name, value in facts(entry.article).items() if getattr(entry, name) != value]
+    return changed if entry.article.state == Article.State.PUBLISHED else [*changed, "state"]
 
 
 def _absolute(path: str) -> str:

@@ -132,6 +132,13 @@ def test_a_changed_article_is_shown_and_taken_over(client, chief):
     assert digest.entries.get().headline == "Ganz anders"
 
 
+def test_an_article_that_was_taken_down_since_is_shown_as_a_draft(client, chief):
+    digest = make_digest(articles=1)
+    Article.objects.update(state="draft")
+
+    assert str(Article.State.DRAFT.label) + "." in client.get(url("change", digest)).text
+
+
 def test_a_test_mail_is_asked_for_by_a_button(client, chief):
     digest = make_digest()
 

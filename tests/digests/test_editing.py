@@ -119,6 +119,14 @@ def test_a_change_of_the_article_shows_and_is_taken_over_on_request(editor):
     assert "Alt" not in digest.html
 
 
+def test_an_article_that_was_taken_down_shows(editor):
+    digest = make_compiled("Zurückgezogen")
+
+    Article.objects.update(state="draft")
+
+    assert entries.differences(digest.entries.get()) == ["state"]
+
+
 @pytest.mark.parametrize("state", [state for state in Digest.State.values if state != "compiled"])
 def test_nothing_changes_once_it_is_decided(state, editor):
     digest = make_compiled("A", "B")
