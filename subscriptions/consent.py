@@ -191,7 +191,7 @@ def _note_change(subscriber: Subscriber, change: str, *, origin: Origin, now: da
 def _end(standing: Iterable[Subscription], subscriber: Subscriber, *, origin: Origin, now: datetime) -> int:
     ended = [subscription for subscription in standing if _end_one(subscription, now)]
     if ended:
-        newsletters = [_named(subscription.newsletter) for subscription in ended]
+        newsletters = [named(subscription.newsletter) for subscription in ended]
         body = {"newsletters": newsletters, **_act(subscriber.address, origin)}
         ledger.record(_by_reader(ConsentRecord.Type.WITHDRAWN, subscriber, body), at=now)
     return len(ended)
@@ -209,7 +209,8 @@ def _act(address: str, origin: Origin) -> dict[str, Any]:
     return {"address": address, "actor": origin.actor, "source": origin.source, "page": origin.url, "ip": origin.ip}
 
 
-def _named(newsletter: Newsletter) -> dict[str, str]:
+def named(newsletter: Newsletter) -> dict[str, str]:
+    """Return how a record names a newsletter: as it was called, and how often it came, at the time."""
     return {"slug": newsletter.slug, "name": newsletter.name, "frequency": str(newsletter.frequency)}
 
 
@@ -219,7 +220,7 @@ def _agreed(texts: Iterable[ConsentText]) -> dict[str, Any]:
     for text in texts:
         said = {"version": text.version, "language": text.language, "wording": text.wording}
         if text.newsletter:
-            agreed["newsletters"].append({**_named(text.newsletter), **said})
+            agreed["newsletters"].append({**named(text.newsletter), **said})
         else:
             agreed["declaration"] = said
     return agreed

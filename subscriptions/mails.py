@@ -15,7 +15,7 @@ from newsroom.mail.messages import make_message, make_message_id
 from newsroom.mail.models import OutboxMail
 from newsroom.mail.outbox import Prepared, Withheld
 from newsroom.mail.transport import Result
-from subscriptions import ledger, links, privacy, suppression, throttling, wording
+from subscriptions import consent, ledger, links, privacy, suppression, throttling, wording
 from subscriptions.links import Purpose, TokenSeed
 from subscriptions.models import ConsentRecord, PrivacyRequest, SignUp, Subscriber, Subscription
 
@@ -153,7 +153,9 @@ def _record_sent(sign_up: SignUp, message: EmailMultiAlternatives, token: str, *
     body = {
         "actor": "newsroom",
         "address": sign_up.address,
-        "subject": message.subject,
+        "address_typed": sign_up.address_typed,
+        "newsletters": [consent.named(newsletter) for newsletter in sign_up.newsletters.all()],
+        "mail_subject": message.subject,
         "text": str(message.body).replace(token, f"sha256:{sign_up.token_hash}"),
         "message_id": message.extra_headers["Message-ID"],
         "provider_message_id": result.provider_message_id,

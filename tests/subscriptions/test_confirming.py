@@ -67,6 +67,9 @@ def test_the_evidence_holds_request_mail_and_confirmation_with_a_hash_for_the_to
     assert links.hash_token(token) in sent["text"]
     assert token not in str([requested, sent, confirmed])
     assert sent["message_id"] == last_mail().extra_headers["Message-ID"]
+    assert sent["mail_subject"] == last_mail().subject and sent["subject"] == requested["subject"]
+    assert [newsletter["name"] for newsletter in sent["newsletters"]] == [newsletter.name]
+    assert sent["address_typed"] == requested["address_typed"]
     assert confirmed["newsletters"][0]["wording"] == requested["newsletters"][0]["wording"]
     assert confirmed["declaration"] == requested["declaration"]
 
