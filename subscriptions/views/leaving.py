@@ -13,6 +13,8 @@ from subscriptions.consent import Origin
 from subscriptions.models import Subscription
 from subscriptions.reader_forms import token_page
 
+ONE_CLICK = b"List-Unsubscribe=One-Click"  # RFC 8058 section 3.1
+
 
 @require_http_methods(["GET", "HEAD", "POST"])
 @token_page
@@ -21,7 +23,7 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
     subscription = _find(token)
     if request.method != "POST":
         return _page(request, subscription)
-    if request.POST.get("List-Unsubscribe") == "One-Click":
+    if _is_one_click(request):
         _leave(request, subscription, source="one_click")
         return HttpResponse(
             _("You will no longer receive this newsletter.") + "\n", content_type="text/plain; charset=utf-8"
@@ -31,6 +33,12 @@ def unsubscribe(request: HttpRequest, token: str) -> HttpResponse:
         return _page(request, subscription, status=400)
     _leave(request, subscription, source="unsubscribe_page", everything=scope == "all")
     return _page(request, _find(token), has_left=True)
+
+
+def _is_one_click(request: HttpRequest) -> bool:
+    """Whether the body says so, whatever its Content-Type: some programs name another charset, or none (E-04)."""
+    # The body first: Django keeps it for the form, but not the other way round.
+    return ONE_CLICK in request.body or request.POST.get("List-Unsubscribe") == "One-Click"
 
 
 def _find(token: str) -> Subscription | None:

@@ -36,6 +36,25 @@ def test_one_click_by_a_mail_program_ends_this_subscription_only(body, content_t
     assert list(Subscription.objects.active()) == [staying]
 
 
+@pytest.mark.parametrize(
+    ("body", "content_type"),
+    [
+        (ONE_CLICK, "application/x-www-form-urlencoded; charset=iso-8859-1"),
+        (ONE_CLICK, "application/x-www-form-urlencoded; charset=us-ascii"),
+        (ONE_CLICK + "\r\n", "application/x-www-form-urlencoded"),
+        (ONE_CLICK, "text/plain"),
+        (ONE_CLICK, ""),
+    ],
+)
+def test_one_click_counts_however_a_program_labels_it(body, content_type):
+    subscription = make_subscription()
+
+    answer = a_reader().generic("POST", path_of(subscription), body, content_type=content_type)
+
+    assert answer.status_code == 200
+    assert not Subscription.objects.active().exists()
+
+
 def test_one_click_may_be_repeated_and_leaves_one_record():
     subscription = make_subscription()
 
