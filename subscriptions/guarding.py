@@ -11,13 +11,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.base.schema import BaseDatabaseSchemaEditor
 from django.db.migrations.state import StateApps
 
-# Table, and the columns by which a replacing insert could overwrite a row.
+# Table, and the columns of each unique index: by any of them a replacing insert could overwrite a row.
 TABLES = {
     "subscriptions_consentrecord": ("id", "uuid"),
     "subscriptions_consentpayload": ("record_id",),
     "subscriptions_consentseal": ("id", "number", "hash"),
     "subscriptions_sealedrecord": ("record_id",),
-    "subscriptions_consenttext": ("id",),
+    "subscriptions_consenttext": ("id", "newsletter_id language version"),
 }
 
 POSTGRESQL_FUNCTION = """
@@ -75,6 +75,10 @@ def _postgresql() -> Iterator[str]:
 
 def _sqlite() -> Iterator[str]:
     yield SQLITE_DOOR
-    for table, columns in TABLES.items():
-        same_row = " OR ".join(f"{column} = NEW.{column}" for column in columns)
+    for table, indexes in TABLES.items():
+        same_row = " OR ".join(_is_same(columns.split()) for columns in indexes)
         yield from (statement.format(table=table, same_row=same_row) for statement in SQLITE)
+
+
+def _is_same(columns: list[str]) -> str:
+    return " AND ".join(f"{column} IS NEW.{column}" for column in columns)

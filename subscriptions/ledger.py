@@ -66,7 +66,7 @@ def seal(now: datetime) -> int:
 
 def verify() -> list[str]:
     """Return a sentence for everything that is not as it was written; none if the ledger is whole."""
-    return [*_broken_triggers(), *_broken_records(), *_broken_seals()]
+    return [*_broken_triggers(), *_open_door(), *_broken_records(), *_broken_seals()]
 
 
 def missing_triggers() -> list[str]:
@@ -101,6 +101,15 @@ def _set_door(state: str) -> None:
             cursor.execute("INSERT OR IGNORE INTO subscriptions_ledgerdoor (id) VALUES (1)")
         else:
             cursor.execute("DELETE FROM subscriptions_ledgerdoor")
+
+
+def _is_door_open() -> bool:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT coalesce(current_setting('newsroom.ledger_door', true), '') = 'open'")
+        else:
+            cursor.execute("SELECT EXISTS (SELECT 1 FROM subscriptions_ledgerdoor)")
+        return bool(cursor.fetchone()[0])
 
 
 def _expected_triggers() -> set[str]:
@@ -178,6 +187,12 @@ def _seal_hash(link: ConsentSeal) -> str:
 def _broken_triggers() -> Iterator[str]:
     for name in missing_triggers():
         yield f"Trigger {name} is missing: the database would let the ledger be changed."
+
+
+def _open_door() -> Iterator[str]:
+    """`door` closes what it opens; one that stands open was opened by hand, by a row or a setting of the database."""
+    if _is_door_open():
+        yield "The ledger's door stands open: the database would let records be deleted."
 
 
 def _broken_records() -> Iterator[str]:

@@ -7,10 +7,10 @@ from django.core.management import call_command
 from django.db import DatabaseError, connection, transaction
 from django.utils import timezone
 
-from subscriptions import audit, ledger
+from subscriptions import audit, ledger, wording
 from subscriptions.ledger import Act
 from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal, SealedRecord
-from tests.makers import make_subscription
+from tests.makers import make_newsletter, make_subscription
 
 pytestmark = pytest.mark.django_db
 TABLES = [model._meta.db_table for model in ledger.GUARDED_MODELS]
@@ -107,8 +107,6 @@ def test_sealing_side_by_side_makes_one_chain():
 def test_the_database_refuses_to_change_or_delete(table, statement):
     write()
     ledger.seal(timezone.now())
-    from subscriptions import wording
-
     wording.revise(None, language="de", wording="Ja.", now=timezone.now())
     column = {"subscriptions_consentpayload": "salt", "subscriptions_sealedrecord": "seal_id"}.get(table, "id")
 
@@ -133,6 +131,30 @@ def test_sqlite_refuses_to_replace():
             "INSERT OR REPLACE INTO subscriptions_consentrecord SELECT id, uuid, 'confirmed', at, subject, commitment"
             f" FROM subscriptions_consentrecord WHERE id = {record.pk}"
         )
+
+
+@pytest.mark.sqlite
+@pytest.mark.parametrize("of_newsletter", [True, False])
+def test_sqlite_refuses_to_replace_a_consent_text_of_the_same_version(of_newsletter):
+    newsletter = make_newsletter() if of_newsletter else None
+    text = wording.revise(newsletter, language="de", wording="Ja.", now=timezone.now())
+
+    with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
+        execute(
+            "INSERT OR REPLACE INTO subscriptions_consenttext (newsletter_id, language, version, wording, created_at)"
+            f" SELECT newsletter_id, language, version, 'Nein.', created_at FROM subscriptions_consenttext"
+            f" WHERE id = {text.pk}"
+        )
+
+
+def test_a_door_left_open_is_found():
+    left_open = {
+        "sqlite": "INSERT INTO subscriptions_ledgerdoor (id) VALUES (1)",
+        "postgresql": "SELECT set_config('newsroom.ledger_door', 'open', true)",
+    }
+    execute(left_open[connection.vendor])
+
+    assert any("door stands open" in sentence for sentence in ledger.verify())
 
 
 def test_the_door_lets_payloads_go_but_nothing_change():
