@@ -4,12 +4,14 @@ import logging
 import re
 
 _ADDRESS = re.compile(r"[^\s<>\"'(),:;/\\]+@[\w.-]+\.\w+")
+# Wherever else one may stand; all have 43 characters or more, with capitals, which ids and slugs do not have.
+_TOKEN = re.compile(r"(?<![\w-])(?=[a-z\d_-]*[A-Z])[\w-]{43,}(?![\w-])")
 _TOKEN_PATH = re.compile(r"(/(?:newsletter/(?:bestaetigen|abmelden|einstellungen)|meine-daten)/)[\w-]{16,}")
 
 
 def mask(text: str) -> str:
     """Replace e-mail addresses and the tokens of reader links."""
-    return _TOKEN_PATH.sub(r"\1…", _ADDRESS.sub("…@…", text))
+    return _TOKEN.sub("…", _TOKEN_PATH.sub(r"\1…", _ADDRESS.sub("…@…", text)))
 
 
 class MaskingFormatter(logging.Formatter):
