@@ -39,9 +39,11 @@ _is_local = SITE_HOST in {"localhost", "127.0.0.1", "::1"}
 
 DEBUG = env.bool("DEBUG", _is_local)
 DEMO = env.bool("DEMO", False)
+if DEMO and not _is_local:
+    raise ImproperlyConfigured("DEMO shows every mail and its links to whoever asks: only for a local SITE_URL.")
 if DEMO:
     DEBUG = False  # the demo shows the site as readers would see it, error pages included
-_may_guess = DEBUG or DEMO
+_may_guess = _is_local and (DEBUG or DEMO)
 
 
 def _kept_secret(name: str) -> str:
@@ -343,7 +345,7 @@ CELERY = {
 
 # Security
 
-SECURE_SSL_REDIRECT = IS_HTTPS and TRUSTED_PROXY_COUNT == 0
+SECURE_SSL_REDIRECT = IS_HTTPS  # a trusted proxy says in X-Forwarded-Proto what the reader used
 SECURE_REDIRECT_EXEMPT = [r"^newsletter/abmelden/", r"^health/"]  # RFC 8058: no redirect on one-click
 SECURE_HSTS_SECONDS = 31_536_000 if IS_HTTPS else 0
 SECURE_HSTS_INCLUDE_SUBDOMAINS = False
