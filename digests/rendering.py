@@ -198,7 +198,8 @@ def _shorten(text: str, length: int) -> str:
 def _without_slots(entry: DigestEntry) -> DigestEntry:
     """Take the slots' names out of an article's words, so that no article carries a reader's own link."""
     for name in ("section", "headline", "teaser", "author", "image_alt"):
-        setattr(entry, name, getattr(entry, name).replace(".slot.invalid", ""))
+        # Something put in; what is cut out could leave the name that it was hidden in.
+        setattr(entry, name, getattr(entry, name).replace(".slot.invalid", ".slot-invalid"))
     return entry
 
 

@@ -233,6 +233,7 @@ HOSTILE = [
     "{{ settings.SECRET_KEY }} {% include 'x' %}",
     "%recipient.unsubscribe% {{var:x}} [[x]] *|x|*",
     rendering.UNSUBSCRIBE_SLOT,
+    "https://unsubscribe.slot.inv.slot.invalidalid/",
     "&amp; &lt;b&gt; <!-- ]]> -->",
     "Emoji 👩‍👩‍👧 und عربى \u202eumgedreht",
 ]
