@@ -4,8 +4,11 @@ import os
 
 from celery import Celery
 from django.conf import settings
+from kombu.transport import TRANSPORT_ALIASES
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "newsroom.settings")
+
+TRANSPORT_ALIASES["filesystem"] = "newsroom.filebroker:Transport"
 
 app = Celery("newsroom")
 app.config_from_object(settings.CELERY)
