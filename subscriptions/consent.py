@@ -113,6 +113,8 @@ def confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
 def add_newsletter(subscriber: Subscriber, choice: Choice, *, origin: Origin, now: datetime) -> bool:
     """Subscribe a reader whose mailbox is proven already to one more newsletter, by a consent of its own (R-03)."""
     offered = wording.offer(choice.text.language)
+    if not Subscriber.objects.select_for_update(no_key=True).filter(pk=subscriber.pk).exists():
+        return False  # erased in this very moment
     if suppression.is_blocked(subscriber.address_key) or not _activate(subscriber, choice.newsletter, now):
         return False
     texts = [wording.keep(offered.declaration), wording.keep(choice.text)]

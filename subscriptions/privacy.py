@@ -109,7 +109,7 @@ def erase(request: PrivacyRequest, *, origin: Origin, now: datetime) -> dict[str
     key = request.address_key
     # A confirmation on its way ends before we look for a reader, so that it leaves none behind.
     list(SignUp.objects.select_for_update().filter(address_key=key).values_list("pk"))
-    if subscriber := Subscriber.objects.filter(address_key=key).first():
+    if subscriber := Subscriber.objects.select_for_update().filter(address_key=key).first():
         consent.withdraw_all(subscriber, origin=origin, now=now)
         ledger.record(_erased(subscriber, origin), at=now)
     # Whoever registered later holds rows that point to those of who registered earlier.

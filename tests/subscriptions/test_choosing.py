@@ -3,8 +3,9 @@ import re
 import pytest
 from django.utils import timezone
 
-from subscriptions import ledger, links, suppression, wording
-from subscriptions.models import ConsentRecord, Newsletter, Subscription, Suppression
+from subscriptions import consent, ledger, links, suppression, wording
+from subscriptions.consent import Origin
+from subscriptions.models import ConsentRecord, Newsletter, Subscriber, Subscription, Suppression
 from tests.makers import make_newsletter, make_subscriber, make_subscription
 from tests.subscriptions.reading import a_reader
 
@@ -45,6 +46,17 @@ def test_nothing_is_added_on_words_that_have_changed():
     a_reader().post(path_of(subscription), {"act": "add", "newsletter": offered.slug, "shown": "of-yesterday"})
 
     assert not Subscription.objects.filter(newsletter=offered).exists()
+
+
+def test_nothing_is_added_for_who_was_erased_in_the_same_moment():
+    reader, offered = make_subscriber(), make_newsletter()
+    [choice] = [choice for choice in wording.offer("de").choices if choice.newsletter == offered]
+    Subscriber.objects.filter(pk=reader.pk).delete()
+
+    added = consent.add_newsletter(reader, choice, origin=Origin(source="rights_page"), now=timezone.now())
+
+    assert not added
+    assert not Subscription.objects.exists() and not ConsentRecord.objects.exists()
 
 
 def test_leaving_one_keeps_the_others_and_leaving_all_keeps_none():
