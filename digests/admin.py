@@ -214,6 +214,8 @@ class DigestAdmin(admin.ModelAdmin):
         """Return the digest if the account may look at it."""
         if not self.has_view_permission(request):
             raise PermissionDenied
+        if not str(pk).isdecimal():  # the admin's own URLs take any text
+            raise Http404
         return get_object_or_404(Digest.objects.select_related("newsletter", "schedule"), pk=pk)
 
     def _may_work_on(self, request: HttpRequest) -> bool:

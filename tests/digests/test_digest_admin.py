@@ -48,6 +48,11 @@ def test_the_page_shows_state_articles_and_history(client, chief):
     assert url("act", digest, "approve") in page
 
 
+@pytest.mark.parametrize("name", ["abc", "1_5F", "99999"])
+def test_an_address_of_no_digest_is_not_found(name, client, chief):
+    assert client.get(f"/admin/digests/digest/{name}/change/").status_code == 404
+
+
 @pytest.mark.parametrize("state", State.values)
 def test_the_page_works_in_every_state(client, chief, state):
     digest = make_sending_digest(readers=2)
