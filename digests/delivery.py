@@ -189,7 +189,9 @@ def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
     if batch.deliveries.exists():
         batch.deliveries.filter(subscriber=None, state="").update(state=Delivery.State.SUPPRESSED, reason="erased")
         return
-    known = set(Subscriber.objects.filter(pk__in=batch.reader_ids).values_list("pk", flat=True))
+    # Locked, so that none is erased between the look and the insert.
+    readers = Subscriber.objects.filter(pk__in=batch.reader_ids).select_for_update(no_key=True).order_by("pk")
+    known = set(readers.values_list("pk", flat=True))
     Delivery.objects.bulk_create(
         [
             Delivery(digest=batch.digest, batch=batch, subscriber_id=reader_id, created_at=now)

@@ -11,7 +11,6 @@ from itertools import groupby
 from typing import Any
 
 from django.conf import settings
-from django.core.mail import EmailMultiAlternatives
 from django.template.loader import render_to_string
 from django.urls import reverse
 from django.utils import translation
@@ -22,6 +21,7 @@ from django.utils.translation import gettext as _
 from digests.models import Digest, DigestEntry
 from digests.pictures import SHOWN_SIZE
 from newsroom.mail import messages
+from newsroom.mail.folding import Mail
 
 # `.invalid` can never be a real host (RFC 2606).
 UNSUBSCRIBE_SLOT = "https://unsubscribe.slot.invalid/"
@@ -83,7 +83,7 @@ def build_message(
     preferences_url: str,
     message_id: str,
     date: datetime | None = None,
-) -> EmailMultiAlternatives:
+) -> Mail:
     """Return one reader's copy of a compiled digest, with the headers of list mail.
 
     `message_id` comes with its angle brackets; `date` is when it is handed over (default: now).
@@ -105,7 +105,7 @@ def build_message(
     return message
 
 
-def build_test_message(digest: Digest, *, to: str, message_id: str) -> EmailMultiAlternatives:
+def build_test_message(digest: Digest, *, to: str, message_id: str) -> Mail:
     """Return a copy for a member of staff: marked as a test, its personal links dead, none of a list's headers."""
     with translation.override(digest.language):
         notice = _("TEST of the digest of %(date)s. The links to unsubscribe and to the settings are dead here.") % {
@@ -131,8 +131,8 @@ def web_url(digest: Digest) -> str:
     return settings.SITE_URL + reverse("digests:web_version", args=[digest.uuid])
 
 
-def _message(digest: Digest, *, to: str, text: str, html: str) -> EmailMultiAlternatives:
-    message = EmailMultiAlternatives(
+def _message(digest: Digest, *, to: str, text: str, html: str) -> Mail:
+    message = Mail(
         subject=messages.single_line(digest.subject),
         body=text,
         from_email=settings.DEFAULT_FROM_EMAIL,

@@ -15,13 +15,13 @@ from uuid import UUID, uuid4
 
 import mrml
 from django.conf import settings
-from django.core.mail import EmailMultiAlternatives
 from django.template import Context
 from django.template.loader import get_template, render_to_string
 from django.urls import reverse
 from django.utils import timezone, translation
 
 from newsroom.mail.addresses import canonicalise
+from newsroom.mail.folding import Mail
 
 TEXT_WIDTH = 78  # RFC 5322 section 2.1.1, the "should"
 _HTML_WIDTH = 500  # characters; even if each were four octets long, far from most of RFC 5322's 998
@@ -54,7 +54,7 @@ def make_message(
     headers: Mapping[str, str] | None = None,
     message_id: str | None = None,
     language: str | None = None,
-) -> EmailMultiAlternatives:
+) -> Mail:
     """Return the service mail `stem`, such as "subscriptions/confirmation", for one canonical address.
 
     It is written in `language`, or else in the active one.
@@ -64,7 +64,7 @@ def make_message(
         template = f"{app}/mail/{name}"
         values = {**publisher_context(), **context}
         subject = values["subject"] = single_line(render_text(f"{template}.subject.txt", values))
-        message = EmailMultiAlternatives(
+        message = Mail(
             subject=subject,
             body=wrap(render_text(f"{template}.txt", values)),
             from_email=settings.DEFAULT_FROM_EMAIL,
