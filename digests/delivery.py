@@ -85,14 +85,10 @@ class Claim:
 
 @dataclass(slots=True)
 class Progress:
-    """How far a claim has come: readers done in the batch's order, and outcomes that differ from the batch's own.
-
-    Postponed readers were passed over: only their own mailbox asked for patience.
-    """
+    """How far a claim has come: readers done in the batch's order, and outcomes that differ from the batch's own."""
 
     done: int = 0
     own: dict[int, tuple[Delivery.State, str]] = field(default_factory=dict)
-    postponed: list[int] = field(default_factory=list)
     stopped_by: Result | None = None
 
 
@@ -235,7 +231,8 @@ def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter]
             case Outcome.ACCEPTED:
                 continue
             case Outcome.THROTTLED | Outcome.NOT_SENT if not result.is_general:
-                progress.postponed.append(letter.reader_id)
+                # Only this reader's mailbox asked for patience.
+                progress.own[letter.delivery_id] = (Delivery.State.POSTPONED, result.detail)
                 continue
             case Outcome.REFUSED:
                 progress.own[letter.delivery_id] = (Delivery.State.REFUSED, result.detail)
@@ -328,8 +325,7 @@ def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datet
     refused_whole = progress.stopped_by is not None and progress.stopped_by.outcome == Outcome.REFUSED
     done = len(batch.reader_ids) // 2 if refused_whole else progress.done
     rest = batch.reader_ids[done:]
-    if progress.postponed:
-        _move(batch, progress.postponed, at=retry_at + POSTPONEMENT * batch.attempts, attempts=batch.attempts)
+    _move_postponed(batch, at=retry_at + POSTPONEMENT * batch.attempts)
     if rest and done:
         _move(batch, rest, at=retry_at, attempts=0)
     if refused_whole or (rest and not done):
@@ -340,6 +336,15 @@ def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datet
         batch.state = DeliveryBatch.State.DONE
     batch.lease_until, batch.hinted_at, batch.owner = None, None, ""
     batch.save()
+
+
+def _move_postponed(batch: DeliveryBatch, *, at: datetime) -> None:
+    """Let readers whose mailbox asked for patience wait in a batch of their own; the attempt counts."""
+    postponed = batch.deliveries.filter(state=Delivery.State.POSTPONED)
+    postponed.filter(subscriber=None).update(state=Delivery.State.SUPPRESSED, reason="erased")
+    if reader_ids := list(postponed.order_by("id").values_list("subscriber", flat=True)):
+        postponed.update(state="", reason="")
+        _move(batch, reader_ids, at=at, attempts=batch.attempts)
 
 
 def _move(batch: DeliveryBatch, reader_ids: list[int], *, at: datetime, attempts: int) -> None:

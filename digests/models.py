@@ -432,6 +432,7 @@ class Delivery(models.Model):
         REFUSED = "refused", _("refused")
         FAILED = "failed", _("failed")
         SUPPRESSED = "suppressed", _("not eligible any more")
+        POSTPONED = "postponed", _("waits again")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     digest = models.ForeignKey(Digest, models.CASCADE, related_name="deliveries", verbose_name=_("digest"))

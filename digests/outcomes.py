@@ -26,6 +26,7 @@ OF_BATCH = {
     Batch.EXPIRED: "expired",
     Batch.CANCELLED: "expired",
 }
+OF_OWN = {Own.POSTPONED.value: "waiting"}
 KINDS = ("waiting", "sending", "accepted", "uncertain", "refused", "failed", "suppressed", "expired")
 
 
@@ -39,7 +40,7 @@ def counts(digest: Digest) -> dict[str, int]:
     own = digest.deliveries.exclude(state="").values_list("batch__state", "state").annotate(Count("id")).order_by()
     for batch_state, state, count in own:
         result[OF_BATCH[batch_state]] -= count
-        result[state] += count
+        result[OF_OWN.get(state, state)] += count
     return result
 
 

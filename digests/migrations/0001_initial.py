@@ -200,6 +200,7 @@ class Migration(migrations.Migration):
                             ("refused", "refused"),
                             ("failed", "failed"),
                             ("suppressed", "not eligible any more"),
+                            ("postponed", "waits again"),
                         ],
                         default="",
                         max_length=10,

@@ -98,6 +98,27 @@ def test_a_mailbox_that_asks_for_patience_delays_only_its_own_reader():
     assert is_sound(digest)
 
 
+def test_a_postponed_reader_is_not_forgotten_when_the_worker_dies_later():
+    error = smtplib.SMTPRecipientsRefused({"x@leser.example": (450, b"4.2.0 greylisted")})
+
+    def greylist_then_die(message, call):
+        if call == 4:
+            raise error
+        if call == 15:
+            raise KeyboardInterrupt  # what no worker survives
+
+    ScriptedBackend.reset(greylist_then_die)
+    digest = make_sending_digest(readers=25)
+    with pytest.raises(KeyboardInterrupt):
+        delivery.deliver_due()
+    digest.batches.update(lease_until=timezone.now() - timedelta(seconds=1))
+
+    sweeping.sweep(timezone.now())
+
+    assert standing(digest) == {"expected": 25, "accepted": 9, "uncertain": 10, "waiting": 6}
+    assert is_sound(digest)
+
+
 def test_a_mailbox_that_never_takes_mail_fails_in_the_end():
     def always(message, call):
         raise smtplib.SMTPRecipientsRefused({"x@leser.example": (452, b"4.2.2 full")})
