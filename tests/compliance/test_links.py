@@ -53,7 +53,7 @@ def test_e41_after_the_button_the_address_bar_holds_no_token(post):
     assert (answer.status_code, answer["Location"]) == (303, "/newsletter/bestaetigt/")
 
 
-def test_e43_e44_a_reader_who_signs_up_again_learns_it_by_one_mail_only(post):
+def test_e44_a_reader_who_signs_up_again_learns_it_by_one_mail_only(post):
     newsletter = make_newsletter()
     post.subscribe(ADDRESS, newsletter)
     SignUp.objects.all().delete()

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from digests.models import Digest
 from tests.compliance.post import LEAVE, link_in
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader
@@ -74,3 +75,11 @@ def test_e26_e29_text_first_small_and_without_anything_that_acts(two):
     assert not re.search(r"<(?:script|form|iframe|video)|@import|\bdata:", mail.html)
     for target in re.findall(r"href=\"([^\"]+/artikel/[^\"]+)\"", mail.html):
         assert target in mail.text
+
+
+def test_e32_the_preview_is_what_the_mail_says(two):
+    preview = Digest.objects.get().preheader
+
+    words = " ".join(two[0].text.split())
+    assert preview and preview in two[0].html
+    assert all(part.strip(" …") in words for part in preview.partition(": ")[2].split(" · "))
