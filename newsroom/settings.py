@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from celery.schedules import crontab
 from django.core.exceptions import ImproperlyConfigured
 from dotenv import dotenv_values
 from environs import Env
@@ -249,6 +250,7 @@ RIGHTS_LINK_LIFETIME = timedelta(hours=env.int("RIGHTS_LINK_LIFETIME_HOURS", 24)
 RIGHTS_FORM_LIFETIME = timedelta(minutes=30)
 DELIVERY_RETENTION = timedelta(days=env.int("DELIVERY_RETENTION_DAYS", 90))
 EVIDENCE_RETENTION_YEARS = env.int("EVIDENCE_RETENTION_YEARS", 3)
+EVIDENCE_VIEW_RETENTION = timedelta(days=env.int("EVIDENCE_VIEW_RETENTION_DAYS", 365))
 PRIVACY_REQUEST_RETENTION = timedelta(days=env.int("PRIVACY_REQUEST_RETENTION_DAYS", 3 * 365))
 LOG_RETENTION = timedelta(days=env.int("LOG_RETENTION_DAYS", 7))
 BACKUP_RETENTION = timedelta(days=env.int("BACKUP_RETENTION_DAYS", 35))
@@ -337,6 +339,12 @@ CELERY = {
         },
         "tick": {"task": "digests.tasks.tick", "schedule": TICK_SECONDS, "options": {"expires": 60}},
         "sweep": {"task": "digests.tasks.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 10}},
+        # Before the office opens, so that the officer's mailbox holds the head of yesterday's chain.
+        "anchor": {
+            "task": "subscriptions.tasks.anchor",
+            "schedule": crontab(hour="5", minute="30"),
+            "options": {"expires": 6 * 3600},
+        },
         "seal": {"task": "subscriptions.tasks.seal", "schedule": 60.0, "options": {"expires": 60}},
         "purge": {"task": "newsroom.tasks.purge", "schedule": 3600.0, "options": {"expires": 3600}},
         "audit": {"task": "newsroom.tasks.audit", "schedule": 3600.0, "options": {"expires": 3600}},

@@ -5,21 +5,22 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, render
 from django.urls import URLPattern, path, reverse
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
 from newsroom.mail.addresses import InvalidAddress, canonicalise, mask
-from subscriptions import consent, ledger, suppression, wording
+from subscriptions import consent, evidence_pages, suppression, wording
 from subscriptions.consent import Origin
 from subscriptions.models import (
     ConsentRecord,
     ConsentSeal,
     ConsentText,
+    EvidenceView,
     Newsletter,
     PrivacyRequest,
     SignUp,
@@ -218,22 +219,39 @@ class SubscriberAdmin(FindsByAddress):
         return super().change_view(request, object_id, *args, **kwargs)
 
     def get_urls(self) -> list[URLPattern]:
-        page = self.admin_site.admin_view(self.evidence_page)
+        page = self.admin_site.admin_view(evidence_pages.of_reader)
         return [path("<int:pk>/evidence/", page, name="subscriptions_evidence"), *super().get_urls()]
 
-    def evidence_page(self, request: HttpRequest, pk: int) -> HttpResponse:
-        """A page of its own permission: editors need not see what was proven about whom (R-14)."""
-        if not request.user.has_perm("subscriptions.view_consentpayload"):
-            return HttpResponse(status=403)
-        reader = get_object_or_404(Subscriber, pk=pk)
-        logger.info("The evidence of reader %s was looked at by staff %s.", reader.uuid, request.user.pk)
-        context = {
-            "address": reader.address,
-            "records": ledger.evidence(reader.address_key),
-            "broken": ledger.verify(),
-            "printed_at": timezone.now(),
-        }
-        return render(request, "subscriptions/evidence.html", context)
+
+@admin.register(EvidenceView)
+class EvidenceViewAdmin(FindsByAddress, ReadOnly):
+    """Who looked at whose evidence; from here staff ask for that of an address they type."""
+
+    change_list_template = "admin/subscriptions/evidenceview/change_list.html"
+    list_display = ["viewed_at", "viewer", "way", "address_hash"]
+    list_filter = ["way"]
+    fields = ["viewed_at", "viewer", "way", "address_hash"]
+    date_hierarchy = "viewed_at"
+
+    def match(self, address_key: str) -> dict[str, str]:
+        return {"address_hash": suppression.address_hash(address_key)}
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return super().has_view_permission(request, obj) or evidence_pages.may_see(request)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return super().has_module_permission(request) or evidence_pages.may_see(request)
+
+    def get_urls(self) -> list[URLPattern]:
+        page = self.admin_site.admin_view(evidence_pages.of_address)
+        return [path("address/", page, name="subscriptions_evidence_of_address"), *super().get_urls()]
+
+    @admin.display(description=_("who"))
+    def viewer(self, view: EvidenceView) -> str:
+        """The account's name where it still exists."""
+        kind, _colon, number = view.actor.partition(":")
+        account = User.objects.filter(pk=number).first() if kind == "staff" and number.isdigit() else None
+        return account.get_username() if account else view.actor
 
 
 @admin.register(SignUp)

@@ -69,6 +69,31 @@ def verify() -> list[str]:
     return [*_broken_triggers(), *_open_door(), *_broken_records(), *_broken_seals()]
 
 
+def head() -> ConsentSeal | None:
+    """Return the newest seal: who notes its hash outside holds every earlier record fast."""
+    return ConsentSeal.objects.order_by("-number").first()
+
+
+def check_anchor(number: int, seal_hash: str) -> str:
+    """Return what is wrong if the chain no longer holds a head that was noted outside; nothing if it does."""
+    link = ConsentSeal.objects.filter(number=number).first()
+    if link is None:
+        return f"Seal {number}, noted outside, is gone: the chain was cut off or written anew."
+    if link.hash != seal_hash.lower():
+        return f"Seal {number} is not the one noted outside: the chain was written anew."
+    return ""
+
+
+def committed_text(payload: ConsentPayload) -> str:
+    """Return the text that a record commits to: the SHA-256 of the salt and this text is the commitment."""
+    return _committed(payload.record, address_key=payload.address_key, body=payload.body).decode()
+
+
+def sealed_text(link: ConsentSeal) -> str:
+    """Return the text whose SHA-256 is the hash of the seal."""
+    return _sealed(link).decode()
+
+
 def missing_triggers() -> list[str]:
     """Return the names of the triggers that should protect the ledger and are not there (or are switched off)."""
     with connection.cursor() as cursor:
@@ -128,6 +153,10 @@ def _stamp(at: datetime) -> str:
 
 
 def _commitment(proof: ConsentRecord, *, salt: str, address_key: str, body: dict[str, Any]) -> str:
+    return hashlib.sha256(salt.encode() + _committed(proof, address_key=address_key, body=body)).hexdigest()
+
+
+def _committed(proof: ConsentRecord, *, address_key: str, body: dict[str, Any]) -> bytes:
     facts = {
         "record": str(proof.uuid),
         "type": str(proof.type),
@@ -136,7 +165,7 @@ def _commitment(proof: ConsentRecord, *, salt: str, address_key: str, body: dict
         "address_key": address_key,
         "body": body,
     }
-    return hashlib.sha256(salt.encode() + _canonical(facts)).hexdigest()
+    return _canonical(facts)
 
 
 def _shown(payload: ConsentPayload) -> dict[str, Any]:
@@ -180,8 +209,11 @@ def _wait_for_turn() -> None:
 
 
 def _seal_hash(link: ConsentSeal) -> str:
-    facts = [link.number, link.previous_hash, link.entries, _stamp(link.sealed_at)]
-    return hashlib.sha256(_canonical(facts)).hexdigest()
+    return hashlib.sha256(_sealed(link)).hexdigest()
+
+
+def _sealed(link: ConsentSeal) -> bytes:
+    return _canonical([link.number, link.previous_hash, link.entries, _stamp(link.sealed_at)])
 
 
 def _broken_triggers() -> Iterator[str]:

@@ -278,6 +278,30 @@ class SealedRecord(models.Model):
     seal = models.ForeignKey(ConsentSeal, models.PROTECT, related_name="sealed_records")
 
 
+class EvidenceView(models.Model):
+    """Who looked at the evidence of which address, when and how; the address is a keyed hash."""
+
+    class Way(models.TextChoices):
+        PAGE = "page", _("page")
+        JSON = "json", _("JSON file")
+        PDF = "pdf", _("PDF file")
+        COMMAND = "command", _("command line")
+
+    address_hash = models.CharField(_("keyed hash"), max_length=64, db_index=True)
+    actor = models.CharField(_("who"), max_length=80)
+    way = models.CharField(_("way"), max_length=10, choices=Way)
+    viewed_at = models.DateTimeField(_("time"), db_index=True)
+
+    class Meta:
+        verbose_name = _("view of evidence")
+        verbose_name_plural = _("views of evidence")
+        ordering = ["-viewed_at"]
+        permissions = [("view_evidence", "Can see the evidence of an address")]
+
+    def __str__(self) -> str:
+        return f"{self.viewed_at:%Y-%m-%d %H:%M:%S} {self.actor}"
+
+
 class Suppression(models.Model):
     """An address not to be mailed, kept as a keyed hash whose key is outside the database."""
 

@@ -14,11 +14,11 @@ from newsroom.mail.models import OutboxMail
 from newsroom.persons import Holding
 from newsroom.templatetags.periods import period
 from subscriptions import ledger, suppression
-from subscriptions.models import ConsentPayload, PrivacyRequest, SignUp, Subscriber, Subscription
+from subscriptions.models import ConsentPayload, EvidenceView, PrivacyRequest, SignUp, Subscriber, Subscription
 
 
 def register() -> None:
-    for holding in (READERS, EVIDENCE, SUPPRESSIONS, PRIVACY_REQUESTS, SIGN_UPS, SERVICE_MAILS):
+    for holding in (READERS, EVIDENCE, EVIDENCE_VIEWS, SUPPRESSIONS, PRIVACY_REQUESTS, SIGN_UPS, SERVICE_MAILS):
         persons.register(holding)
 
 
@@ -75,6 +75,18 @@ def _suppression_is_kept() -> str:
         "A keyed hash of your address stays, so that it is not mailed again by mistake. The address cannot be read from"
         " it. Should you sign up again yourself, it goes."
     )
+
+
+def _export_evidence_views(address_key: str) -> list[dict[str, Any]]:
+    """When somebody looked, and how; not who, for that is the data of our staff (EuGH C-579/21)."""
+    views = EvidenceView.objects.filter(address_hash=suppression.address_hash(address_key))
+    return [{"viewed_at": _time(view.viewed_at), "way": view.way} for view in views]
+
+
+def _evidence_views_are_kept() -> str:
+    return _("Who looked at this proof stays noted for %(period)s, beside a keyed hash of your address.") % {
+        "period": period(settings.EVIDENCE_VIEW_RETENTION)
+    }
 
 
 def _export_privacy_requests(address_key: str) -> list[dict[str, Any]]:
@@ -162,6 +174,13 @@ EVIDENCE = Holding(
     export=ledger.evidence,
     erase=_keep,
     kept=_evidence_is_kept,
+)
+EVIDENCE_VIEWS = Holding(
+    name="views_of_evidence",
+    models=("subscriptions.EvidenceView",),
+    export=_export_evidence_views,
+    erase=_keep,
+    kept=_evidence_views_are_kept,
 )
 SUPPRESSIONS = Holding(
     name="suppressions",

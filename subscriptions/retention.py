@@ -10,6 +10,7 @@ from subscriptions import ledger
 from subscriptions.models import (
     ConsentPayload,
     ConsentRecord,
+    EvidenceView,
     PrivacyRequest,
     RequestCount,
     SignUp,
@@ -35,6 +36,7 @@ def purge(now: datetime) -> dict[str, int]:
         "sign_ups": purge_sign_ups(now),
         "readers": purge_readers(now),
         "evidence": purge_evidence(now),
+        "views_of_evidence": purge_evidence_views(now),
         "privacy_requests": purge_privacy_requests(now),
         "suppressions": purge_bounces(now),
         "request_counts": purge_request_counts(now),
@@ -78,6 +80,10 @@ def purge_evidence(now: datetime) -> int:
         address_key__in=last_acts.values("address_key"),
     )
     return ledger.forget(expired) if expired.exists() else 0
+
+
+def purge_evidence_views(now: datetime) -> int:
+    return EvidenceView.objects.filter(viewed_at__lt=now - settings.EVIDENCE_VIEW_RETENTION).delete()[0]
 
 
 def purge_privacy_requests(now: datetime) -> int:

@@ -175,6 +175,34 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="EvidenceView",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("address_hash", models.CharField(db_index=True, max_length=64, verbose_name="keyed hash")),
+                ("actor", models.CharField(max_length=80, verbose_name="who")),
+                (
+                    "way",
+                    models.CharField(
+                        choices=[
+                            ("page", "page"),
+                            ("json", "JSON file"),
+                            ("pdf", "PDF file"),
+                            ("command", "command line"),
+                        ],
+                        max_length=10,
+                        verbose_name="way",
+                    ),
+                ),
+                ("viewed_at", models.DateTimeField(db_index=True, verbose_name="time")),
+            ],
+            options={
+                "verbose_name": "view of evidence",
+                "verbose_name_plural": "views of evidence",
+                "ordering": ["-viewed_at"],
+                "permissions": [("view_evidence", "Can see the evidence of an address")],
+            },
+        ),
+        migrations.CreateModel(
             name="Suppression",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),

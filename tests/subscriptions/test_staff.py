@@ -169,7 +169,7 @@ def test_a_new_description_makes_a_new_text_and_the_frequency_is_fixed_once_read
 
 def test_the_evidence_command_prints_json_or_a_page(capsys, reader):
     call_command("evidence", "LESERIN@example.com")
-    records = json.loads(capsys.readouterr().out)
+    records = json.loads(capsys.readouterr().out)["acts"]
     call_command("evidence", ADDRESS, "--html")
     page = capsys.readouterr().out
 
