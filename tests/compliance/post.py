@@ -11,7 +11,7 @@ from django.utils import timezone
 from digests import delivery, release
 from digests.models import Digest
 from newsroom.mail import outbox
-from subscriptions.models import Newsletter, SignUp
+from subscriptions.models import Newsletter, PrivacyRequest, SignUp
 from tests.makers import make_digest
 from tests.stand_ins import Received, SmtpStandIn
 from tests.subscriptions.reading import a_reader, form_token, send_form, stamp
@@ -48,6 +48,7 @@ class Post:
 
     def rights_page(self, address: str) -> tuple[Client, str]:
         """Ask for the link, press its button; return the browser and the token of the opened page's forms."""
+        PrivacyRequest.objects.update(requested_at=timezone.now() - timedelta(hours=1))
         reader = a_reader()
         reader.post(RIGHTS, {"email": address, "stamp": stamp(fingerprint="rights")})
         page = reader.post(link_in(self.to(address)[-1], RIGHTS))
