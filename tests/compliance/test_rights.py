@@ -74,3 +74,14 @@ def test_r34_a_restricted_reader_is_neither_mailed_nor_deleted(post, admin_clien
 
     assert post.issue(newsletter) == []
     assert Subscriber.objects.get().restricted_at
+
+
+def test_r35_an_objection_ends_everything_and_is_remembered(post, admin_client):
+    newsletter = make_newsletter()
+    post.subscribe(ADDRESS, newsletter)
+    chosen = {"_selected_action": [Subscriber.objects.get().pk]}
+
+    admin_client.post("/admin/subscriptions/subscriber/", {"action": "note_objection"} | chosen)
+
+    assert post.issue(newsletter) == []
+    assert suppression.is_suppressed(ADDRESS)
