@@ -30,7 +30,7 @@ from digests.models import (
     DigestChange,
     Provider,
 )
-from newsroom.mail import transport
+from newsroom.mail import gate, transport
 from newsroom.mail.transport import Outcome, Result
 from subscriptions.models import Subscriber
 
@@ -121,7 +121,7 @@ def _claim(batch_id: int) -> Claim | None:
     now = database_now()
     provider = providers.current()
     batch = DeliveryBatch.objects.due(now).filter(pk=batch_id).select_related("digest__newsletter").first()
-    if batch is None or not providers.passes(provider, now=now):
+    if batch is None or gate.is_closed() or not providers.passes(provider, now=now):
         return None
     # Guarded by the batch's own columns alone: a condition on the digest would not be looked at again after a wait.
     free = DeliveryBatch.objects.filter(pk=batch.pk, state=batch.state, fence=batch.fence)

@@ -5,6 +5,8 @@ from typing import Any
 from django.conf import settings
 from django.http import HttpRequest
 
+from newsroom.mail import gate
+
 
 def site(request: HttpRequest) -> dict[str, Any]:
     return {
@@ -12,4 +14,5 @@ def site(request: HttpRequest) -> dict[str, Any]:
         "site_url": settings.SITE_URL,
         "publisher": settings.PUBLISHER,
         "is_demo": settings.DEMO,
+        "find_mail_obstacle": gate.find_obstacle,
     }

@@ -6,6 +6,8 @@ from django.http import HttpRequest, HttpResponse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_safe
 
+from newsroom.mail import gate
+
 
 @never_cache
 @require_safe
@@ -19,15 +21,22 @@ def ready(request: HttpRequest) -> HttpResponse:
     """Answer 200 if the database is there and as this version expects it, else 503 with the reason in a few words."""
     try:
         reason = _what_is_missing()
+        note = "" if reason else _mail_is_held()
     except Error:  # its text may name the host and the user
-        reason = "database not reachable"
-    return _answer(reason, 503) if reason else _answer("ok", 200)
+        reason, note = "database not reachable", ""
+    return _answer(reason, 503) if reason else _answer("ok" + note, 200)
 
 
 def _what_is_missing() -> str:
     executor = MigrationExecutor(connection)
     pending = executor.migration_plan(executor.loader.graph.leaf_nodes())
     return f"{len(pending)} migrations not applied" if pending else ""
+
+
+def _mail_is_held() -> str:
+    """The site answers all the same: readers can still unsubscribe."""
+    reason = gate.find_obstacle()
+    return f", but no mail goes: {reason}" if reason else ""
 
 
 def _answer(text: str, status: int) -> HttpResponse:

@@ -73,6 +73,7 @@ def _secret(name: str) -> str:
 SECRET_KEY = _secret("SECRET_KEY")
 SECRET_KEY_FALLBACKS: list[str] = env.list("SECRET_KEY_FALLBACKS", [])
 SUPPRESSION_KEY = _secret("SUPPRESSION_KEY")
+SUPPRESSION_KEY_FALLBACKS: list[str] = env.list("SUPPRESSION_KEY_FALLBACKS", [])
 
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", [SITE_HOST, *(["localhost", "127.0.0.1", "[::1]"] if _is_local else [])])
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
@@ -143,6 +144,9 @@ else:
     _database["CONN_MAX_AGE"] = env.int("DATABASE_CONN_MAX_AGE", 60)
     _database["CONN_HEALTH_CHECKS"] = True
     _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+
+# Not restored with the database: it tells a restored one who was erased since.
+ERASURE_JOURNAL = BASE_DIR / env.str("ERASURE_JOURNAL", str(VAR_DIR / "erasures.jsonl"))
 
 CACHES = {"default": env.dj_cache_url("CACHE_URL", "locmem://")}
 

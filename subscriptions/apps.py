@@ -8,9 +8,10 @@ class SubscriptionsConfig(AppConfig):
 
     def ready(self) -> None:
         # Only now can modules that use models be imported.
-        from newsroom.mail import outbox
-        from subscriptions import anchoring, checks, mails, persons  # noqa: F401
+        from newsroom.mail import gate, outbox
+        from subscriptions import anchoring, checks, erasures, mails, persons  # noqa: F401
 
         mails.register()
         outbox.register(anchoring.KIND, anchoring.make_anchor_mail)
         persons.register()
+        gate.register("erasures", erasures.find_obstacle)

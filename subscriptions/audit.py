@@ -2,14 +2,14 @@
 
 from datetime import datetime, timedelta
 
-from subscriptions import ledger
+from subscriptions import erasures, ledger
 from subscriptions.models import ConsentPayload, ConsentRecord, Subscription
 
 SEAL_LATENESS = timedelta(minutes=30)  # beat seals every minute
 
 
 def broken_invariants(now: datetime) -> list[str]:
-    return [*ledger.verify(), *_late_seals(now), *_unproven_subscriptions()]
+    return [*ledger.verify(), *_late_seals(now), *_unproven_subscriptions(), *_unknown_erasures()]
 
 
 def _late_seals(now: datetime) -> list[str]:
@@ -27,3 +27,8 @@ def _unproven_subscriptions() -> list[str]:
         f"Subscription {uuid} is active without a consent on record."
         for uuid in unproven.values_list("uuid", flat=True)
     ]
+
+
+def _unknown_erasures() -> list[str]:
+    reason = erasures.find_obstacle()
+    return [f"No mail goes: {reason}"] if reason else []

@@ -324,6 +324,17 @@ class Suppression(models.Model):
         return self.address_hash[:12]
 
 
+class ErasureReplay(models.Model):
+    """How far this database knows the erasure journal, which is a file and survives a restored backup; one row."""
+
+    length = models.PositiveBigIntegerField(default=0)
+    digest = models.CharField(max_length=64, blank=True)
+    replayed_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="one_row_of_erasure_replay")]
+
+
 class PrivacyRequest(models.Model):
     """A reader's wish to see, take or erase what is held; identity is shown by a link to the mailbox."""
 

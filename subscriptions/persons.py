@@ -20,6 +20,8 @@ from subscriptions.models import ConsentPayload, EvidenceView, PrivacyRequest, S
 def register() -> None:
     for holding in (READERS, EVIDENCE, EVIDENCE_VIEWS, SUPPRESSIONS, PRIVACY_REQUESTS, SIGN_UPS, SERVICE_MAILS):
         persons.register(holding)
+    for reason, models in IMPERSONAL.items():
+        persons.register_without(reason, *models)
 
 
 def _time(moment: datetime | None) -> str | None:
@@ -47,6 +49,7 @@ def _subscription(subscription: Subscription) -> dict[str, Any]:
         "state": subscription.state,
         "active_since": _time(subscription.active_since),
         "ended_at": _time(subscription.ended_at),
+        "paused_until": subscription.paused_until.isoformat() if subscription.paused_until else None,
     }
 
 
@@ -79,7 +82,7 @@ def _suppression_is_kept() -> str:
 
 def _export_evidence_views(address_key: str) -> list[dict[str, Any]]:
     """When somebody looked, and how; not who, for that is the data of our staff (EuGH C-579/21)."""
-    views = EvidenceView.objects.filter(address_hash=suppression.address_hash(address_key))
+    views = EvidenceView.objects.filter(address_hash__in=suppression.address_hashes(address_key))
     return [{"viewed_at": _time(view.viewed_at), "way": view.way} for view in views]
 
 
@@ -167,6 +170,7 @@ READERS = Holding(
     models=("subscriptions.Subscriber", "subscriptions.Subscription"),
     export=_export_readers,
     erase=_erase_readers,
+    held=lambda: Subscriber.objects.values_list("address_key", flat=True).iterator(),
 )
 EVIDENCE = Holding(
     name="consent_records",
@@ -174,6 +178,7 @@ EVIDENCE = Holding(
     export=ledger.evidence,
     erase=_keep,
     kept=_evidence_is_kept,
+    restricted=("subscriptions.ConsentPayload",),
 )
 EVIDENCE_VIEWS = Holding(
     name="views_of_evidence",
@@ -195,8 +200,23 @@ PRIVACY_REQUESTS = Holding(
     export=_export_privacy_requests,
     erase=_anonymise_privacy_requests,
     kept=_privacy_request_is_kept,
+    held=lambda: PrivacyRequest.objects.values_list("address_key", flat=True).iterator(),
 )
-SIGN_UPS = Holding(name="sign_ups", models=("subscriptions.SignUp",), export=_export_sign_ups, erase=_erase_sign_ups)
+SIGN_UPS = Holding(
+    name="sign_ups",
+    models=("subscriptions.SignUp",),
+    export=_export_sign_ups,
+    erase=_erase_sign_ups,
+    held=lambda: SignUp.objects.values_list("address_key", flat=True).iterator(),
+)
 SERVICE_MAILS = Holding(
     name="service_mails", models=("mail.OutboxMail",), export=_export_service_mails, erase=_erase_service_mails
 )
+IMPERSONAL = {
+    "what is offered to everyone": ("subscriptions.Newsletter", "subscriptions.ConsentText"),
+    "hashes of salted hashes": ("subscriptions.ConsentSeal",),
+    "which seal holds a record": ("subscriptions.SealedRecord",),
+    "keyed hashes of networks, gone after a day": ("subscriptions.RequestCount",),
+    "goes with the sign-up": ("subscriptions.SignUp_newsletters", "subscriptions.SignUp_consent_texts"),
+    "a place in the erasure journal": ("subscriptions.ErasureReplay",),
+}

@@ -18,7 +18,7 @@ from newsroom import persons
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
 from newsroom.templatetags.periods import period
-from subscriptions import consent, ledger, links, suppression
+from subscriptions import consent, erasures, ledger, links, suppression
 from subscriptions.consent import Origin
 from subscriptions.models import ConsentRecord, PrivacyRequest, SignUp, Subscriber, Suppression
 
@@ -106,7 +106,15 @@ def erase(request: PrivacyRequest, *, origin: Origin, now: datetime) -> dict[str
 
     What stays is the restricted evidence (Art. 17(3)(e)) and a keyed hash that keeps the address from being mailed.
     """
-    key = request.address_key
+    counts = erase_everywhere(request.address_key, origin=origin, now=now)
+    logger.info("Privacy request %s: erased %s.", request.uuid, counts)
+    erasures.note(request.address_key, at=now)
+    return counts
+
+
+@transaction.atomic
+def erase_everywhere(key: str, *, origin: Origin, now: datetime) -> dict[str, int]:
+    """Erase an address from every holding, without a line in the erasure journal: for `erase` and for replaying it."""
     # A confirmation on its way ends before we look for a reader, so that it leaves none behind.
     list(SignUp.objects.select_for_update().filter(address_key=key).values_list("pk"))
     if subscriber := Subscriber.objects.select_for_update().filter(address_key=key).first():
@@ -115,7 +123,6 @@ def erase(request: PrivacyRequest, *, origin: Origin, now: datetime) -> dict[str
     # Whoever registered later holds rows that point to those of who registered earlier.
     counts = {holding.name: holding.erase(key, now) for holding in reversed(persons.holdings())}
     suppression.note(key, Suppression.Reason.ERASURE, now)
-    logger.info("Privacy request %s: erased %s.", request.uuid, counts)
     return counts
 
 

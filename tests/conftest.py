@@ -133,6 +133,7 @@ def _fresh_mail_and_cache() -> None:
     from django.core.cache import cache
 
     cache.clear()
+    Path(settings.ERASURE_JOURNAL).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ from django.db import (
 from django.db.models import Q
 from django.utils.translation import gettext as _
 
-from newsroom.mail import transport
+from newsroom.mail import gate, transport
 from newsroom.mail.messages import make_message_id
 from newsroom.mail.models import OutboxMail, OutboxMailQuerySet
 from newsroom.mail.transport import CannotConnect, Outcome, Result
@@ -88,6 +88,8 @@ def send_due(now: datetime, *, limit: int = 100) -> int:
     It ends early when the provider cannot be reached, when the hour's budget is spent, and before a task's time is up.
     """
     _settle_lost(now)
+    if gate.is_closed():
+        return 0
     due = _due(now, limit=min(limit, _rest_of_budget(now)))
     with _Relay(now) as relay:
         return sum(relay.take_up(pk) for pk in due if not relay.is_over)
@@ -194,6 +196,8 @@ class _Relay(ExitStack):
         return True
 
     def _claim(self, pk: int) -> OutboxMail | None:
+        if gate.is_closed():
+            return None
         now = self.now
         mail = OutboxMail.objects.due(now).filter(pk=pk).first()
         if mail is None:

@@ -22,16 +22,6 @@ from tests.subscriptions.reading import (
 
 pytestmark = pytest.mark.django_db
 CANARY = "Kanarienvogel@Example.com"
-# What holds no personal data of readers, with the reason.
-IMPERSONAL = {
-    "subscriptions.Newsletter": "what is offered",
-    "subscriptions.ConsentText": "words offered to everyone",
-    "subscriptions.ConsentSeal": "hashes of salted hashes",
-    "subscriptions.SealedRecord": "which seal holds a record",
-    "subscriptions.RequestCount": "keyed hashes of networks, gone after a day",
-    "subscriptions.SignUp_newsletters": "goes with the sign-up",
-    "subscriptions.SignUp_consent_texts": "goes with the sign-up",
-}
 
 
 def tables_with(text: str) -> set[str]:
@@ -143,7 +133,7 @@ def test_the_rest_of_the_readers_is_untouched():
 @pytest.mark.parametrize("label", ["subscriptions", "mail"])
 def test_every_model_is_registered_as_a_holding_or_holds_nothing_personal(label):
     registered = {name.lower() for holding in persons.holdings() for name in holding.models}
-    impersonal = {name.lower() for name in IMPERSONAL}
+    impersonal = {name.lower() for name in persons.impersonal()}
 
     for model in apps.get_app_config(label).get_models(include_auto_created=True):
         assert issubclass(model, models.Model)

@@ -1,0 +1,229 @@
+"""A restored backup brings nobody back: no mail goes until the erasure journal was replayed."""
+
+import json
+from contextlib import contextmanager
+from datetime import timedelta
+from io import StringIO
+from pathlib import Path
+
+import pytest
+from django.conf import settings
+from django.contrib.auth import get_user_model
+from django.core import mail
+from django.core.management import CommandError, call_command
+from django.db import transaction
+from django.utils import timezone
+
+from digests import delivery
+from digests.models import Digest
+from newsroom.mail import outbox
+from newsroom.mail.addresses import canonicalise
+from newsroom.mail.models import OutboxMail
+from subscriptions import audit, privacy, suppression
+from subscriptions.consent import Origin
+from subscriptions.models import SignUp, Subscriber, Suppression
+from tests.backends import ScriptedBackend, addresses
+from tests.makers import make_newsletter, make_sending_digest, make_subscriber, make_subscription
+from tests.subscriptions.reading import send_form, subscribe
+
+pytestmark = pytest.mark.django_db
+ADDRESS = "leserin@example.com"
+
+
+class Restored(Exception):
+    pass
+
+
+@contextmanager
+def later_restored():
+    """Undo in the database, but not in its journal, what happens within, as a restored backup does."""
+    try:
+        with transaction.atomic():
+            yield
+            raise Restored
+    except Restored:
+        pass
+
+
+def erase(address: str) -> None:
+    """Erase a reader who asked for it by letter."""
+    request = privacy.request_link(canonicalise(address), now=timezone.now())
+    OutboxMail.objects.filter(reference=request.uuid).delete()
+    privacy.erase(request, origin=Origin(source="letter", actor="staff"), now=timezone.now())
+
+
+def replay(*options: str) -> str:
+    out = StringIO()
+    call_command("replay_erasures", *options, stdout=out)
+    return out.getvalue().strip()
+
+
+def mails_sent() -> int:
+    mail.outbox.clear()
+    outbox.send_due(timezone.now() + timedelta(seconds=1))
+    return len(mail.outbox)
+
+
+def test_an_erasure_is_written_down_outside_the_database_without_the_address():
+    subscribe(ADDRESS, make_newsletter())
+
+    erase(ADDRESS)
+
+    journal = Path(settings.ERASURE_JOURNAL).read_text()
+    assert "leserin" not in journal
+    assert json.loads(journal)["hash"] == suppression.address_hash(ADDRESS)
+    assert Path(settings.ERASURE_JOURNAL).stat().st_mode & 0o077 == 0
+
+
+def test_mail_goes_on_after_an_ordinary_erasure():
+    subscribe(ADDRESS, make_newsletter())
+    erase(ADDRESS)
+    subscribe("andere@example.com", make_newsletter())
+    erase("andere@example.com")
+
+    send_form("dritte@example.com", make_newsletter())
+
+    assert mails_sent() == 1
+    assert audit.broken_invariants(timezone.now()) == []
+
+
+def test_after_a_restored_backup_no_mail_goes_until_the_journal_was_replayed():
+    subscribe(ADDRESS, make_newsletter())
+    send_form("andere@example.com", make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+    assert Subscriber.objects.exists()
+
+    assert mails_sent() == 0
+    assert replay() == "Erased again: 1"
+
+    assert not Subscriber.objects.exists()
+    assert suppression.find(ADDRESS).reason == Suppression.Reason.ERASURE
+    assert mails_sent() == 1
+    assert mail.outbox[0].to == ["andere@example.com"]
+
+
+def test_the_reason_is_shown_to_staff_to_the_supervisor_and_by_the_audit(client):
+    subscribe(ADDRESS, make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+    client.force_login(get_user_model().objects.create_superuser("chefin", password="ein langes Kennwort"))
+
+    assert "replay_erasures" in client.get("/admin/").content.decode()
+    ready = client.get("/health/ready")
+    assert ready.status_code == 200 and "replay_erasures" in ready.content.decode()
+    assert any("replay_erasures" in sentence for sentence in audit.broken_invariants(timezone.now()))
+
+    replay()
+
+    assert "replay_erasures" not in client.get("/admin/").content.decode()
+    assert client.get("/health/ready").content == b"ok\n"
+
+
+def test_replaying_twice_erases_nothing_more():
+    subscribe(ADDRESS, make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+    replay()
+    subscribe(ADDRESS, make_newsletter())
+
+    assert replay() == "Erased again: 0"
+    assert Subscriber.objects.filter(address_key=ADDRESS).exists()
+
+
+def test_a_reader_who_signed_up_again_after_the_erasure_stays():
+    subscribe(ADDRESS, make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+    Subscriber.objects.update(created_at=timezone.now())  # in this backup the reader is the new one
+
+    assert replay() == "Erased again: 0"
+    assert Subscriber.objects.exists() and not suppression.is_suppressed(ADDRESS)
+
+
+def test_a_sign_up_newer_than_the_erasure_survives_the_replay():
+    subscribe(ADDRESS, make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+    send_form(ADDRESS, make_newsletter())
+    newest = SignUp.objects.order_by("-requested_at").first()
+
+    replay()
+
+    assert not Subscriber.objects.exists()
+    assert list(SignUp.objects.values_list("uuid", "address_key")) == [(newest.uuid, ADDRESS)]
+    assert mails_sent() == 1
+
+
+def test_an_erased_address_the_backup_never_knew_is_suppressed():
+    with later_restored():
+        make_subscription(subscriber=make_subscriber(ADDRESS))
+        erase(ADDRESS)
+    assert not suppression.is_suppressed(ADDRESS)
+
+    assert replay() == "Erased again: 0"
+    assert suppression.find(ADDRESS).reason == Suppression.Reason.ERASURE
+
+
+def test_an_erasure_in_a_restored_database_does_not_hide_what_it_still_has_to_replay():
+    subscribe(ADDRESS, make_newsletter())
+    subscribe("andere@example.com", make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+
+    erase("andere@example.com")
+
+    assert mails_sent() == 0
+    assert replay() == "Erased again: 1"
+    assert not Subscriber.objects.exists()
+
+
+def test_a_line_torn_by_a_crash_harms_neither_the_erasure_after_it_nor_the_replay():
+    subscribe(ADDRESS, make_newsletter())
+    Path(settings.ERASURE_JOURNAL).write_bytes(b'{"at": "2026-11-2')
+    replay()
+    with later_restored():
+        erase(ADDRESS)
+
+    assert replay() == "Erased again: 1"
+    assert mails_sent() == 0 and not audit.broken_invariants(timezone.now())
+
+
+def test_a_lost_journal_holds_the_mail_until_someone_says_so():
+    subscribe(ADDRESS, make_newsletter())
+    erase(ADDRESS)
+    Path(settings.ERASURE_JOURNAL).unlink()
+    send_form("andere@example.com", make_newsletter())
+
+    assert mails_sent() == 0
+    with pytest.raises(CommandError, match="lost"):
+        replay()
+    replay("--journal-is-lost")
+    assert mails_sent() == 1
+
+
+def test_a_digest_is_not_handed_over_from_a_restored_database(settings):
+    settings.EMAIL_BACKEND = "tests.backends.ScriptedBackend"
+    ScriptedBackend.reset()
+    digest = make_sending_digest(readers=3)
+    erased = Subscriber.objects.order_by("pk").first()
+    with later_restored():
+        erase(erased.address)
+
+    assert delivery.deliver_due() == 0
+    replay()
+    delivery.deliver_due()
+
+    assert len(addresses()) == 2 and erased.address not in addresses()
+    digest.refresh_from_db()
+    assert digest.state == Digest.State.FINISHED
+
+
+def test_erasures_hashed_with_a_former_key_are_replayed_too(settings):
+    subscribe(ADDRESS, make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+    settings.SUPPRESSION_KEY_FALLBACKS = [settings.SUPPRESSION_KEY]
+    settings.SUPPRESSION_KEY = "a new key"
+
+    assert replay() == "Erased again: 1"
