@@ -45,6 +45,16 @@ def register() -> None:
             kept=kept,
         )
     )
+    persons.register_without(
+        "what the editors put together for everyone",
+        "digests.Digest",
+        "digests.DigestEntry",
+        "digests.DigestSchedule",
+        "digests.DigestChange",
+        "digests.LeftOut",
+    )
+    persons.register_without("what the mail provider answered to all", "digests.DeliveryAttempt", "digests.Provider")
+    persons.register_without("numbers of readers, which lead nowhere once they are erased", "digests.DeliveryBatch")
 
 
 def kept() -> str:
