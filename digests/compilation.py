@@ -24,6 +24,7 @@ from subscriptions.models import Newsletter
 logger = logging.getLogger(__name__)
 
 State = Digest.State
+FRIDAY = 5
 
 
 def make_due_digests(now: datetime) -> list[Digest]:
@@ -91,6 +92,10 @@ def compile_digest(digest: Digest, *, now: datetime, actor: AbstractBaseUser | N
         reason = _reason_to_skip(digest, schedule, count=len(articles))
         if reason:
             return steps.take(digest, steps.SKIP, now=now, actor=actor, reason=reason)
+        if digest.newsletter.frequency == Newsletter.Frequency.WEEKLY:
+            # From here on the database refuses a second one, whatever else compiles at this moment.
+            digest.only_in_week = digest.date - DAY * digest.date.weekday()
+            Digest.objects.filter(pk=digest.pk).update(only_in_week=digest.only_in_week)
         chosen = _cap(digest, articles, maximum=schedule.maximum_articles, now=now)
         DigestEntry.objects.bulk_create(
             entries.freeze(digest, article, position=position) for position, article in enumerate(chosen, start=1)
@@ -196,6 +201,8 @@ def _oldest(schedule: DigestSchedule, now: datetime) -> datetime:
 
 
 def _reason_to_skip(digest: Digest, schedule: DigestSchedule, *, count: int) -> str:
+    if digest.newsletter.frequency == Newsletter.Frequency.WEEKDAYS and digest.date.isoweekday() > FRIDAY:
+        return _("Readers agreed to digests from Monday to Friday only.")
     if _is_more_than_stated(digest):
         return _("Readers agreed to one digest a week, and this week's has gone out already.")
     if count == 0:
@@ -211,12 +218,14 @@ def _reason_to_skip(digest: Digest, schedule: DigestSchedule, *, count: int) -> 
 
 def _is_more_than_stated(digest: Digest) -> bool:
     # Consent covers the stated frequency only (KG Berlin 5 U 1043/20). Days need no question: one digest per date.
+    # A digest that was cancelled while it went out has reached some readers.
     if digest.newsletter.frequency != Newsletter.Frequency.WEEKLY:
         return False
     others = Digest.objects.filter(newsletter=digest.newsletter_id).exclude(pk=digest.pk)
     return (
         others.filter(date__gt=digest.date - timedelta(days=7), date__lt=digest.date + timedelta(days=7))
-        .exclude(state__in=[State.CANCELLED, State.SKIPPED])
+        .exclude(state=State.SKIPPED)
+        .exclude(state=State.CANCELLED, audience_frozen_at=None)
         .exists()
     )
 

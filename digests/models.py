@@ -184,6 +184,13 @@ class Digest(models.Model):
         DigestSchedule, models.SET_NULL, null=True, related_name="digests", verbose_name=_("schedule")
     )
     date = models.DateField(_("date"))
+    only_in_week = models.DateField(
+        _("only one in the week of"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("The Monday of its week, if readers agreed to one digest a week; set when it is compiled."),
+    )
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.PLANNED)
     state_reason = models.CharField(_("reason"), max_length=300, blank=True)
     due_at = models.DateTimeField(_("due"))
@@ -209,6 +216,12 @@ class Digest(models.Model):
         ordering = ["-date", "newsletter"]
         constraints = [
             models.UniqueConstraint(fields=["newsletter", "date"], name="one_digest_per_newsletter_and_local_date"),
+            models.UniqueConstraint(
+                fields=["newsletter", "only_in_week"],
+                condition=~Q(state__in=["cancelled", "skipped"])
+                | Q(state="cancelled", audience_frozen_at__isnull=False),
+                name="one_digest_per_weekly_newsletter_and_week",
+            ),
             models.CheckConstraint(
                 condition=Q(
                     state__in=[

@@ -59,6 +59,18 @@ class Migration(migrations.Migration):
                 ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
                 ("date", models.DateField(verbose_name="date")),
                 (
+                    "only_in_week",
+                    models.DateField(
+                        blank=True,
+                        editable=False,
+                        help_text=(
+                            "The Monday of its week, if readers agreed to one digest a week; set when it is compiled."
+                        ),
+                        null=True,
+                        verbose_name="only one in the week of",
+                    ),
+                ),
+                (
                     "state",
                     models.CharField(
                         choices=[
@@ -657,6 +669,18 @@ class Migration(migrations.Migration):
             model_name="digest",
             constraint=models.UniqueConstraint(
                 fields=("newsletter", "date"), name="one_digest_per_newsletter_and_local_date"
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="digest",
+            constraint=models.UniqueConstraint(
+                condition=models.Q(
+                    models.Q(("state__in", ["cancelled", "skipped"]), _negated=True),
+                    models.Q(("audience_frozen_at__isnull", False), ("state", "cancelled")),
+                    _connector="OR",
+                ),
+                fields=("newsletter", "only_in_week"),
+                name="one_digest_per_weekly_newsletter_and_week",
             ),
         ),
         migrations.AddConstraint(

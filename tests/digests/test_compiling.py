@@ -2,13 +2,13 @@ from datetime import time, timedelta
 from threading import Barrier, Thread
 
 import pytest
-from django.db import DataError, connection
+from django.db import DataError, IntegrityError, connection, transaction
 
 from digests import compilation, release
 from digests.models import Digest, DigestChange, DigestSchedule, LeftOut
 from newsroom.articles.models import Article
 from newsroom.mail.messages import MjmlError
-from tests.makers import make_article, make_newsletter, make_schedule, make_section, utc
+from tests.makers import make_article, make_digest, make_newsletter, make_schedule, make_section, utc
 
 pytestmark = pytest.mark.django_db
 
@@ -375,3 +375,59 @@ def test_looking_at_the_same_moment_makes_one_digest():
     assert errors == []
     assert digest.entries.count() == 1
     assert list(digest.changes.values_list("state", flat=True)) == [State.PLANNED, State.COMPILED, State.SENDING]
+
+
+def test_r06_the_database_refuses_a_second_digest_in_a_week():
+    newsletter = make_newsletter(frequency="weekly")
+    make_running(newsletter=newsletter)
+    make_seen()
+    (first,) = compilation.make_due_digests(NOON)
+    first.refresh_from_db()
+    assert first.only_in_week == NOON.date() - 3 * DAY
+
+    with pytest.raises(IntegrityError), transaction.atomic():
+        make_digest(newsletter, date=NOON.date() + DAY, only_in_week=first.only_in_week)
+
+    Digest.objects.filter(pk=first.pk).update(state=State.CANCELLED)
+    make_digest(newsletter, date=NOON.date() + DAY, only_in_week=first.only_in_week)
+
+
+def test_r06_a_digest_cancelled_while_it_went_out_counts_for_its_week():
+    newsletter = make_newsletter(frequency="weekly")
+    make_running(newsletter=newsletter)
+    make_seen()
+    (first,) = compilation.make_due_digests(NOON)
+    Digest.objects.filter(pk=first.pk).update(state=State.CANCELLED, audience_frozen_at=NOON)
+    make_article(first_seen_at=NOON + HOUR)
+
+    (second,) = compilation.make_due_digests(NOON + DAY)
+
+    assert second.state == State.SKIPPED
+    with pytest.raises(IntegrityError), transaction.atomic():
+        Digest.objects.filter(pk=second.pk).update(state=State.COMPILED, only_in_week=NOON.date() - 3 * DAY)
+
+
+@pytest.mark.parametrize(
+    ("date", "monday"),
+    [("2027-01-01", "2026-12-28"), ("2028-02-29", "2028-02-28"), ("2026-11-22", "2026-11-16")],
+)
+def test_r06_a_week_is_one_over_the_turn_of_the_year(date, monday):
+    noon = utc(*map(int, date.split("-")), 11)
+    make_running(
+        newsletter=make_newsletter(frequency="weekly"), created_at=noon - 10 * DAY, last_date=noon.date() - DAY
+    )
+    make_article(first_seen_at=noon - HOUR)
+
+    (digest,) = compilation.make_due_digests(noon)
+
+    digest.refresh_from_db()
+    assert (digest.state, str(digest.only_in_week)) == (State.COMPILED, monday)
+
+
+def test_r06_a_newsletter_for_weekdays_has_no_digest_on_a_weekend():
+    make_running(newsletter=make_newsletter(frequency="weekdays"))
+    make_seen()
+    made = [compilation.make_due_digests(NOON + days * DAY)[-1] for days in (1, 2, 3)]
+
+    assert [digest.state for digest in made] == [State.COMPILED, State.SKIPPED, State.SKIPPED]
+    assert made[1].state_reason == made[2].state_reason != ""
