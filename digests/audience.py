@@ -18,6 +18,9 @@ COMMIT_DELAY = timedelta(minutes=10)
 
 LATECOMERS_AT_ONCE = 1000
 
+# A write for each reader and digest would only serve to know the day a consent lapses on.
+SENT_PRECISION = timedelta(days=7)
+
 
 def freeze(digest: Digest, *, now: datetime) -> int:
     """Write the digest's readers down as batches and return how many there are.
@@ -28,6 +31,18 @@ def freeze(digest: Digest, *, now: datetime) -> int:
     count = _add_batches(digest, readers.values_list("subscriber_id", flat=True).iterator(2000), now=now)
     Digest.objects.filter(pk=digest.pk).update(audience_frozen_at=now, expected_count=count)
     return count
+
+
+def count_lapsed(digest: Digest, *, now: datetime) -> int:
+    """Return how many readers are left out because they were not sent the newsletter for too long."""
+    return Subscription.objects.lapsed(now).filter(newsletter=digest.newsletter_id).count()
+
+
+def note_sent(subscriptions: Iterable[Subscription], *, now: datetime) -> None:
+    """Remember that the readers are sent the newsletter, once a week: consents lapse after months, not days."""
+    stale = [each.pk for each in subscriptions if each.last_sent_at is None or each.last_sent_at < now - SENT_PRECISION]
+    if stale:
+        Subscription.objects.filter(pk__in=stale).update(last_sent_at=now)
 
 
 def eligible(digest: Digest, reader_ids: Iterable[int]) -> dict[int, Subscription]:

@@ -32,7 +32,7 @@ from digests.models import (
 )
 from newsroom.mail import gate, transport
 from newsroom.mail.transport import Outcome, Result
-from subscriptions.models import Subscriber
+from subscriptions.models import Subscriber, Subscription
 
 log = logging.getLogger(__name__)
 
@@ -175,7 +175,7 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter
             defaults={"acknowledged": progress.done, "in_flight": end - progress.done},
             create_defaults={"started_at": now, "in_flight": end},
         )
-        letters = _letters(batch, range(progress.done, end))
+        letters = _letters(batch, range(progress.done, end), now=now)
     claim.renewed_at = monotonic()
     return letters
 
@@ -201,11 +201,12 @@ def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
     )
 
 
-def _letters(batch: DeliveryBatch, positions: range) -> list[Letter]:
+def _letters(batch: DeliveryBatch, positions: range, *, now: datetime) -> list[Letter]:
     readers = {batch.reader_ids[position]: position for position in positions}
     subscriptions = audience.eligible(batch.digest, readers)
     waiting = batch.deliveries.filter(subscriber__in=readers, state="")
-    waiting.exclude(subscriber__in=subscriptions).update(state=Delivery.State.SUPPRESSED, reason="not subscribed")
+    if len(subscriptions) < len(readers):
+        _leave_out(batch, set(readers) - set(subscriptions), now=now)
     letters = [
         Letter(
             delivery_id=delivery_id,
@@ -218,7 +219,16 @@ def _letters(batch: DeliveryBatch, positions: range) -> list[Letter]:
         for delivery_id, uuid, reader_id in waiting.values_list("id", "uuid", "subscriber")
         if reader_id in subscriptions
     ]
+    audience.note_sent((subscriptions[letter.reader_id] for letter in letters), now=now)
     return sorted(letters, key=lambda letter: letter.position)
+
+
+def _leave_out(batch: DeliveryBatch, reader_ids: set[int], *, now: datetime) -> None:
+    """Say of deliveries that are not made why: the consent lapsed while they waited, or ended."""
+    waiting = batch.deliveries.filter(subscriber__in=reader_ids, state="")
+    lapsed = Subscription.objects.lapsed(now).filter(newsletter=batch.digest.newsletter_id, subscriber__in=reader_ids)
+    waiting.filter(subscriber__in=lapsed.values("subscriber")).update(state=Delivery.State.SUPPRESSED, reason="lapsed")
+    waiting.update(state=Delivery.State.SUPPRESSED, reason="not subscribed")
 
 
 def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter], connection: BaseEmailBackend) -> None:

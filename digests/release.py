@@ -5,6 +5,7 @@ from datetime import datetime
 from django.contrib.auth.models import AbstractBaseUser, User
 from django.db import transaction
 from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from digests import audience, steps
 from digests.models import DeliveryBatch, Digest, DigestSchedule, DigestTest, LeftOut
@@ -41,6 +42,13 @@ def start_sending(digest: Digest, *, now: datetime, actor: AbstractBaseUser | No
     """Freeze the audience and let the delivery begin, in one transaction. False if it has begun or it is too late."""
     if now >= digest.not_after:
         return False
+    if lapsed := audience.count_lapsed(digest, now=now):
+        left_out = ngettext(
+            "%(count)d reader is left out: not sent this newsletter for too long, so the consent has lapsed.",
+            "%(count)d readers are left out: not sent this newsletter for too long, so their consents have lapsed.",
+            lapsed,
+        ) % {"count": lapsed}
+        reason = f"{reason}; {left_out}" if reason else left_out
     with transaction.atomic():
         if not steps.take(digest, steps.START, now=now, actor=actor, reason=reason):
             return False

@@ -74,23 +74,48 @@ class FindsByAddress(admin.ModelAdmin):
         return mask(row.address) if row.address else "–"
 
 
+class NewsletterForm(forms.ModelForm):
+    def clean_frequency(self) -> str:
+        """Readers consented to a frequency: less often is no more than that, more often is."""
+        frequency = Newsletter.Frequency(self.cleaned_data["frequency"])
+        before = Newsletter.Frequency(self.initial.get("frequency") or frequency)
+        if frequency.digests_a_week > before.digests_a_week and self.instance.subscriptions.exists():
+            raise forms.ValidationError(
+                _(
+                    "Readers agreed to “%(stated)s”. To send more often, set up another newsletter and let them"
+                    " order it (KG Berlin 5 U 1043/20)."
+                ),
+                params={"stated": before.label},
+            )
+        return frequency
+
+
 @admin.register(Newsletter)
 class NewsletterAdmin(admin.ModelAdmin):
-    list_display = ["name", "frequency", "state", "readers", "position"]
+    form = NewsletterForm
+    list_display = ["name", "frequency", "state", "readers", "lapsed", "position"]
     list_filter = ["state"]
     prepopulated_fields = {"slug": ["name"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Newsletter]:
         active = Count("subscriptions", filter=Q(subscriptions__state=Subscription.State.ACTIVE))
-        return super().get_queryset(request).annotate(readers=active)
+        stale = Subscription.objects.lapsed(timezone.now()).values("pk")
+        lapsed = Count("subscriptions", filter=Q(subscriptions__in=stale))
+        return super().get_queryset(request).annotate(readers=active, lapsed=lapsed)
 
     @admin.display(description=_("readers"), ordering="readers")
     def readers(self, newsletter: Any) -> int:
         return int(newsletter.readers)
 
+    @admin.display(description=_("consents lapsed"), ordering="lapsed")
+    def lapsed(self, newsletter: Any) -> int:
+        """How many of the readers are not mailed any more, for they were not for too long (R-10)."""
+        return int(newsletter.lapsed)
+
     def get_readonly_fields(self, request: HttpRequest, obj: Newsletter | None = None) -> list[str]:
-        """Readers consented to a frequency, and filters rely on the short name: neither changes under them."""
-        return ["slug", "frequency"] if obj and obj.subscriptions.exists() else []
+        """Filters of readers rely on the short name: it does not change under them."""
+        fields = ["lapsed"] if obj else []
+        return [*fields, "slug"] if obj and obj.subscriptions.exists() else fields
 
     def get_prepopulated_fields(self, request: HttpRequest, obj: Newsletter | None = None) -> dict[str, Any]:
         return {} if obj else dict(self.prepopulated_fields)

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Q
 
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
@@ -22,6 +23,8 @@ from subscriptions.models import (
     Subscriber,
     Subscription,
     Suppression,
+    lapse_limit,
+    unused_since,
 )
 from subscriptions.wording import Choice, Offer
 
@@ -174,13 +177,15 @@ def _reader_of(sign_up: SignUp, now: datetime) -> Subscriber:
 
 
 def _activate(subscriber: Subscriber, newsletter: Newsletter, now: datetime) -> bool:
-    """Make the subscription active and say whether it was not before."""
+    """Make the subscription active and say whether it was not before; a lapsed one begins anew."""
     subscription, created = Subscription.objects.get_or_create(
         subscriber=subscriber, newsletter=newsletter, defaults={"active_since": now}
     )
     if created:
         return True
-    inactive = Subscription.objects.filter(pk=subscription.pk).exclude(state=Subscription.State.ACTIVE)
+    inactive = Subscription.objects.filter(
+        ~Q(state=Subscription.State.ACTIVE) | unused_since(lapse_limit(now)), pk=subscription.pk
+    )
     return inactive.update(state=Subscription.State.ACTIVE, active_since=now, ended_at=None) == 1
 
 

@@ -96,7 +96,7 @@ def _is_repeat(
 def _known_subscription(sign_up: SignUp) -> Subscription | None:
     """Return one of the reader's subscriptions if he has every newsletter he signs up for already."""
     chosen = set(sign_up.newsletters.values_list("pk", flat=True))
-    active = Subscription.objects.active().filter(subscriber__address_key=sign_up.address_key, newsletter__in=chosen)
+    active = Subscription.objects.fresh().filter(subscriber__address_key=sign_up.address_key, newsletter__in=chosen)
     return active[0] if len(active) == len(chosen) else None
 
 

@@ -4,6 +4,7 @@ A change of a subscription and its consent record are written by `consent.py` al
 """
 
 import uuid
+from calendar import monthrange
 from datetime import datetime
 from typing import Self
 
@@ -28,6 +29,10 @@ class Newsletter(models.Model):
         DAILY = "daily", _("daily")
         WEEKDAYS = "weekdays", _("Monday to Friday")
         WEEKLY = "weekly", _("once a week")
+
+        @property
+        def digests_a_week(self) -> int:
+            return {"daily": 7, "weekdays": 5, "weekly": 1}[self.value]
 
     name = models.CharField(_("name"), max_length=80, unique=True)
     slug = models.SlugField(
@@ -156,13 +161,38 @@ class Subscriber(models.Model):
         return str(self.uuid)
 
 
+def lapse_limit(now: datetime) -> datetime:
+    """Return the moment before which a consent not used since has lapsed: calendar months, on Berlin's calendar."""
+    local = timezone.localtime(now)
+    years, month = divmod(local.year * 12 + local.month - 1 - settings.CONSENT_LAPSE_MONTHS, 12)
+    last_day = monthrange(years, month + 1)[1]
+    return local.replace(year=years, month=month + 1, day=min(local.day, last_day))
+
+
+def unused_since(limit: datetime) -> Q:
+    return Q(active_since__lte=limit) & (Q(last_sent_at=None) | Q(last_sent_at__lte=limit))
+
+
 class SubscriptionQuerySet(models.QuerySet["Subscription"]):
     def active(self) -> Self:
         return self.filter(state=Subscription.State.ACTIVE)
 
-    def mailable(self) -> Self:
-        """Subscriptions a digest may go to now: active, and the reader's processing not restricted."""
-        return self.active().filter(subscriber__restricted_at=None)
+    def lapsed(self, now: datetime | None = None) -> Self:
+        """Active subscriptions whose reader was not sent the newsletter for so long that his consent is stale (R-10).
+
+        What counts is what this reader was sent: while processing was restricted, the newsletter may have gone to
+        everyone else.
+        """
+        return self.active().filter(unused_since(lapse_limit(now or timezone.now())))
+
+    def fresh(self, now: datetime | None = None) -> Self:
+        """Active subscriptions that have not lapsed."""
+        limit = lapse_limit(now or timezone.now())
+        return self.active().filter(Q(active_since__gt=limit) | Q(last_sent_at__gt=limit))
+
+    def mailable(self, now: datetime | None = None) -> Self:
+        """Subscriptions a digest may go to: active, not lapsed, and the reader's processing not restricted."""
+        return self.fresh(now).filter(subscriber__restricted_at=None)
 
 
 class Subscription(models.Model):
@@ -178,6 +208,13 @@ class Subscription(models.Model):
     )
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.ACTIVE)
     active_since = models.DateTimeField(_("active since"))
+    last_sent_at = models.DateTimeField(
+        _("last sent"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("To the week; deliveries are purged long before a consent lapses."),
+    )
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
 
     objects = SubscriptionQuerySet.as_manager()

@@ -360,6 +360,16 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("active_since", models.DateTimeField(verbose_name="active since")),
+                (
+                    "last_sent_at",
+                    models.DateTimeField(
+                        blank=True,
+                        editable=False,
+                        help_text="To the week; deliveries are purged long before a consent lapses.",
+                        null=True,
+                        verbose_name="last sent",
+                    ),
+                ),
                 ("ended_at", models.DateTimeField(blank=True, null=True, verbose_name="ended")),
                 (
                     "newsletter",

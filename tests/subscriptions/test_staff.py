@@ -154,17 +154,53 @@ def test_a_wording_is_never_changed(admin_client, reader):
         ConsentText.objects.update(wording="x")
 
 
-def test_a_new_description_makes_a_new_text_and_the_frequency_is_fixed_once_read(admin_client, reader):
-    newsletter = Newsletter.objects.get()
-    data = {"name": newsletter.name, "description": "Etwas anderes.", "position": 0, "state": "open"}
-
-    admin_client.post(
-        f"/admin/subscriptions/newsletter/{newsletter.pk}/change/", data | {"frequency": "weekly", "slug": "x"}
-    )
-
+def change_newsletter(admin_client, newsletter: Newsletter, **values: str):
+    data = {"name": newsletter.name, "description": newsletter.description, "position": 0, "state": "open"}
+    data |= {"frequency": newsletter.frequency, "slug": newsletter.slug}
+    page = admin_client.post(f"/admin/subscriptions/newsletter/{newsletter.pk}/change/", data | values)
     newsletter.refresh_from_db()
-    assert (newsletter.description, newsletter.frequency) == ("Etwas anderes.", "daily")
+    return page
+
+
+def test_a_new_description_makes_a_new_text_and_the_short_name_is_fixed_once_read(admin_client, reader):
+    newsletter = Newsletter.objects.get()
+    slug = newsletter.slug
+
+    change_newsletter(admin_client, newsletter, description="Etwas anderes.", slug="x")
+
+    assert (newsletter.description, newsletter.slug) == ("Etwas anderes.", slug)
     assert "Etwas anderes." in wording.offer("de").choices[0].text.wording
+
+
+@pytest.mark.parametrize(("before", "after"), [("weekly", "daily"), ("weekly", "weekdays"), ("weekdays", "daily")])
+def test_r06_a_newsletter_with_readers_does_not_come_more_often(admin_client, before, after):
+    newsletter = make_newsletter(frequency=before)
+    subscribe(ADDRESS, newsletter)
+
+    page = change_newsletter(admin_client, newsletter, frequency=after)
+
+    assert newsletter.frequency == before
+    assert page.context["adminform"].form.errors["frequency"]
+
+
+def test_r06_a_newsletter_may_come_less_often_and_without_readers_as_often_as_it_likes(admin_client, reader):
+    newsletter, unread = Newsletter.objects.get(), make_newsletter(frequency="weekly")
+
+    change_newsletter(admin_client, newsletter, frequency="weekly")
+    change_newsletter(admin_client, unread, frequency="daily")
+
+    assert (newsletter.frequency, unread.frequency) == ("weekly", "daily")
+
+
+def test_r07_a_changed_offer_touches_no_consent_given(admin_client, reader):
+    newsletter = Newsletter.objects.get()
+    records, rows = ledger.evidence(reader.address_key), list(Subscription.objects.values())
+
+    change_newsletter(admin_client, newsletter, frequency="weekly", description="Etwas anderes.")
+
+    assert ledger.evidence(reader.address_key) == records
+    assert list(Subscription.objects.values()) == rows
+    assert newsletter.consent_texts.count() == 2
 
 
 def test_the_evidence_command_prints_json_or_a_page(capsys, reader):
