@@ -1,5 +1,6 @@
 """Whatever is done to the ledger past its triggers is found, and what retention does is not (R-11)."""
 
+from contextlib import suppress
 from datetime import timedelta
 from uuid import uuid4
 
@@ -58,10 +59,8 @@ class _Undone:
 
     def __exit__(self, kind, error, trace):
         undone = error or Undo()
-        try:
+        with suppress(Undo):
             self._block.__exit__(type(undone), undone, trace)
-        except Undo:
-            pass
 
 
 def build(sizes: list[int]) -> list[ConsentRecord]:
