@@ -1,4 +1,4 @@
-"""The head of the chain, noted outside every day: who rewrites the whole database cannot rewrite a mailbox and a log."""
+"""The head of the chain, noted outside daily: who rewrites the whole database cannot rewrite a mailbox and a log."""
 
 import logging
 from datetime import datetime
