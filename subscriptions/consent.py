@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 from uuid import uuid4
@@ -11,6 +11,7 @@ from uuid import uuid4
 from django.conf import settings
 from django.db import transaction
 from django.db.models import Q
+from django.utils import timezone
 
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
@@ -141,6 +142,36 @@ def withdraw_all(subscriber: Subscriber, *, origin: Origin, now: datetime) -> in
 
 
 @transaction.atomic
+def pause(subscription: Subscription, *, until: date, origin: Origin, now: datetime) -> bool:
+    """Send an active subscription no more until a day, on which `resume_due` lets it go on."""
+    active = Subscription.objects.active().filter(pk=subscription.pk)
+    return bool(active.update(state=Subscription.State.PAUSED, paused_until=until)) and _note_change(
+        subscription.subscriber,
+        "paused",
+        origin=origin,
+        now=now,
+        newsletter=named(subscription.newsletter),
+        until=until.isoformat(),
+    )
+
+
+@transaction.atomic
+def resume(subscription: Subscription, *, origin: Origin, now: datetime) -> bool:
+    """Let a paused subscription go on. It is as old as it was: whoever resumes is no latecomer to today's issue."""
+    paused = Subscription.objects.filter(pk=subscription.pk, state=Subscription.State.PAUSED)
+    return bool(paused.update(state=Subscription.State.ACTIVE, paused_until=None)) and _note_change(
+        subscription.subscriber, "resumed", origin=origin, now=now, newsletter=named(subscription.newsletter)
+    )
+
+
+def resume_due(now: datetime) -> int:
+    """Let those subscriptions go on whose pause is over, and return how many there were."""
+    due = Subscription.objects.paused_until(timezone.localdate(now)).select_related("subscriber", "newsletter")
+    origin = Origin(source="end_of_pause", actor="system")
+    return sum(resume(subscription, origin=origin, now=now) for subscription in due)
+
+
+@transaction.atomic
 def restrict(subscriber: Subscriber, *, origin: Origin, now: datetime) -> bool:
     """Stop all processing but keeping (GDPR Art. 18): nothing is mailed, nothing is purged, until it is lifted."""
     free = Subscriber.objects.filter(pk=subscriber.pk, restricted_at=None)
@@ -162,6 +193,12 @@ def suppress(address_key: str, reason: Suppression.Reason, *, origin: Origin, no
     suppression.note(address_key, reason, now)
     if subscriber := Subscriber.objects.filter(address_key=address_key).first():
         withdraw_all(subscriber, origin=origin, now=now)
+
+
+@transaction.atomic
+def note_objection(subscriber: Subscriber, *, origin: Origin, now: datetime) -> None:
+    """Write down that the reader objected, for he may have had no subscription to end."""
+    _note_change(subscriber, "objected", origin=origin, now=now)
 
 
 def _reader_of(sign_up: SignUp, now: datetime) -> Subscriber:
@@ -186,11 +223,11 @@ def _activate(subscriber: Subscriber, newsletter: Newsletter, now: datetime) -> 
     inactive = Subscription.objects.filter(
         ~Q(state=Subscription.State.ACTIVE) | unused_since(lapse_limit(now)), pk=subscription.pk
     )
-    return inactive.update(state=Subscription.State.ACTIVE, active_since=now, ended_at=None) == 1
+    return inactive.update(state=Subscription.State.ACTIVE, active_since=now, ended_at=None, paused_until=None) == 1
 
 
-def _note_change(subscriber: Subscriber, change: str, *, origin: Origin, now: datetime) -> bool:
-    body = {"change": change, **_act(subscriber.address, origin)}
+def _note_change(subscriber: Subscriber, change: str, *, origin: Origin, now: datetime, **details: Any) -> bool:
+    body = {"change": change, **details, **_act(subscriber.address, origin)}
     ledger.record(_by_reader(ConsentRecord.Type.CHANGED, subscriber, body), at=now)
     return True
 
@@ -206,7 +243,7 @@ def _end(standing: Iterable[Subscription], subscriber: Subscriber, *, origin: Or
 
 def _end_one(subscription: Subscription, now: datetime) -> bool:
     standing = Subscription.objects.filter(pk=subscription.pk).exclude(state=Subscription.State.ENDED)
-    return standing.update(state=Subscription.State.ENDED, ended_at=now) == 1
+    return standing.update(state=Subscription.State.ENDED, ended_at=now, paused_until=None) == 1
 
 
 # What the proof says

@@ -5,7 +5,7 @@ A change of a subscription and its consent record are written by `consent.py` al
 
 import uuid
 from calendar import monthrange
-from datetime import datetime
+from datetime import date, datetime
 from typing import Self
 
 from django.conf import settings
@@ -177,6 +177,10 @@ class SubscriptionQuerySet(models.QuerySet["Subscription"]):
     def active(self) -> Self:
         return self.filter(state=Subscription.State.ACTIVE)
 
+    def paused_until(self, day: date) -> Self:
+        """Paused subscriptions that go on by `day`. A restricted reader's stay as they are, as all his data do."""
+        return self.filter(state=Subscription.State.PAUSED, paused_until__lte=day, subscriber__restricted_at=None)
+
     def lapsed(self, now: datetime | None = None) -> Self:
         """Active subscriptions whose reader was not sent the newsletter for so long that his consent is stale (R-10).
 
@@ -216,6 +220,9 @@ class Subscription(models.Model):
         help_text=_("To the week; deliveries are purged long before a consent lapses."),
     )
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
+    paused_until = models.DateField(
+        _("paused until"), null=True, blank=True, help_text=_("On this day it goes on by itself.")
+    )
 
     objects = SubscriptionQuerySet.as_manager()
 
@@ -229,6 +236,11 @@ class Subscription(models.Model):
             models.CheckConstraint(
                 condition=Q(state="ended", ended_at__isnull=False) | (~Q(state="ended") & Q(ended_at__isnull=True)),
                 name="subscription_ended_at_iff_ended",
+            ),
+            models.CheckConstraint(
+                condition=Q(state="paused", paused_until__isnull=False)
+                | (~Q(state="paused") & Q(paused_until__isnull=True)),
+                name="subscription_paused_until_iff_paused",
             ),
         ]
         indexes = [

@@ -49,6 +49,7 @@ def _subscription(subscription: Subscription) -> dict[str, Any]:
         "state": subscription.state,
         "active_since": _time(subscription.active_since),
         "ended_at": _time(subscription.ended_at),
+        "paused_until": subscription.paused_until.isoformat() if subscription.paused_until else None,
     }
 
 

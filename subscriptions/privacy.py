@@ -95,6 +95,14 @@ def export(request: PrivacyRequest, now: datetime) -> dict[str, Any]:
     }
 
 
+@transaction.atomic
+def object_to(request: PrivacyRequest, *, origin: Origin, now: datetime) -> None:
+    """Stop at once, and remember the address as one not to be mailed (GDPR Art. 21); it need be no reader's."""
+    consent.suppress(request.address_key, Suppression.Reason.OBJECTION, origin=origin, now=now)
+    if subscriber := Subscriber.objects.filter(address_key=request.address_key).first():
+        consent.note_objection(subscriber, origin=origin, now=now)
+
+
 def what_stays() -> list[str]:
     """Return a sentence for each thing that erasure leaves, saying until when."""
     return [sentence for holding in persons.holdings() if (sentence := holding.kept())]

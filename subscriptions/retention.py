@@ -6,7 +6,7 @@ from django.conf import settings
 from django.db.models import Exists, Max, OuterRef, Q
 from django.utils import timezone
 
-from subscriptions import ledger
+from subscriptions import consent, ledger
 from subscriptions.models import (
     ConsentPayload,
     ConsentRecord,
@@ -33,6 +33,7 @@ ACTS = [
 def purge(now: datetime) -> dict[str, int]:
     """Delete everything whose time has come and return how many rows went."""
     return {
+        "pauses_ended": consent.resume_due(now),
         "sign_ups": purge_sign_ups(now),
         "readers": purge_readers(now),
         "evidence": purge_evidence(now),

@@ -372,6 +372,15 @@ class Migration(migrations.Migration):
                 ),
                 ("ended_at", models.DateTimeField(blank=True, null=True, verbose_name="ended")),
                 (
+                    "paused_until",
+                    models.DateField(
+                        blank=True,
+                        help_text="On this day it goes on by itself.",
+                        null=True,
+                        verbose_name="paused until",
+                    ),
+                ),
+                (
                     "newsletter",
                     models.ForeignKey(
                         on_delete=django.db.models.deletion.PROTECT,
@@ -459,6 +468,17 @@ class Migration(migrations.Migration):
                     _connector="OR",
                 ),
                 name="subscription_ended_at_iff_ended",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="subscription",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    models.Q(("paused_until__isnull", False), ("state", "paused")),
+                    models.Q(models.Q(("state", "paused"), _negated=True), ("paused_until__isnull", True)),
+                    _connector="OR",
+                ),
+                name="subscription_paused_until_iff_paused",
             ),
         ),
         # Last, for a table that is rebuilt loses its triggers on SQLite.

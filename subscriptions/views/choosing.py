@@ -1,11 +1,13 @@
 """A reader's newsletters, opened by a link in every digest or by a rights link: leave one, leave all, add one."""
 
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.utils import timezone
+from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods
 
@@ -14,6 +16,8 @@ from subscriptions.consent import Origin
 from subscriptions.models import Newsletter, Subscriber, Subscription
 from subscriptions.reader_forms import token_page
 from subscriptions.wording import Choice, Offer
+
+LONGEST_PAUSE = timedelta(days=183)  # a consent lapses long after
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,11 +47,14 @@ def preferences(request: HttpRequest, token: str) -> HttpResponse:
 def choices_context(subscriber: Subscriber) -> dict[str, Any]:
     offer = wording.offer(wording.form_language())
     standings = _standings(subscriber, offer)
+    first_day, last_day = _pause_bounds()
     return {
         "standings": standings,
         "has_several": sum(standing.subscription is not None for standing in standings) > 1,
         "declaration": offer.declaration.wording,
         "shown": offer.fingerprint,
+        "first_day": first_day,
+        "last_day": last_day,
     }
 
 
@@ -59,12 +66,52 @@ def change(subscriber: Subscriber, data: QueryDict, origin: Origin) -> str:
         return _("Done. You will receive no more newsletters from us.")
     if act == "leave":
         return _leave(subscriber, slug, origin)
+    if act == "pause":
+        return _pause(subscriber, slug, origin, until=data.get("until", ""))
+    if act == "resume":
+        return _resume(subscriber, slug, origin)
     return _add(subscriber, slug, origin, shown=data.get("shown", "")) if act == "add" else ""
 
 
+def _held(subscriber: Subscriber, slug: str) -> Subscription | None:
+    held = subscriber.subscriptions.select_related("newsletter", "subscriber")
+    return next((one for one in held if one.newsletter.slug == slug), None)
+
+
+def _pause(subscriber: Subscriber, slug: str, origin: Origin, *, until: str) -> str:
+    subscription, first, last = _held(subscriber, slug), *_pause_bounds()
+    try:
+        day = date.fromisoformat(until)
+    except ValueError:
+        day = None
+    if day is None or not first <= day <= last:
+        return _("Nothing was changed. Please choose a day from %(first)s to %(last)s.") % {
+            "first": date_format(first, "DATE_FORMAT"),
+            "last": date_format(last, "DATE_FORMAT"),
+        }
+    if subscription is None or not consent.pause(subscription, until=day, origin=origin, now=timezone.now()):
+        return _("Nothing was changed.")
+    return _("Done. “%(name)s” comes again from %(day)s.") % {
+        "name": subscription.newsletter.name,
+        "day": date_format(day, "DATE_FORMAT"),
+    }
+
+
+def _resume(subscriber: Subscriber, slug: str, origin: Origin) -> str:
+    subscription = _held(subscriber, slug)
+    if subscription is None or not consent.resume(subscription, origin=origin, now=timezone.now()):
+        return _("Nothing was changed.")
+    return _("Done. From now on you will receive “%(name)s”.") % {"name": subscription.newsletter.name}
+
+
+def _pause_bounds() -> tuple[date, date]:
+    """Return the first and the last day a pause may end on."""
+    today = timezone.localdate()
+    return today + timedelta(days=1), today + LONGEST_PAUSE
+
+
 def _leave(subscriber: Subscriber, slug: str, origin: Origin) -> str:
-    held = subscriber.subscriptions.select_related("newsletter")
-    subscription = next((one for one in held if one.newsletter.slug == slug), None)
+    subscription = _held(subscriber, slug)
     if subscription is None:
         return ""
     consent.withdraw(subscription, origin=origin, now=timezone.now())

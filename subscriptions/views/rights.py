@@ -11,7 +11,7 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from subscriptions import links, privacy, throttling
+from subscriptions import consent, links, privacy, suppression, throttling
 from subscriptions.consent import Origin
 from subscriptions.forms import RightsForm
 from subscriptions.models import PrivacyRequest, Subscriber
@@ -79,8 +79,27 @@ def _from_opened_page(act: Act) -> Callable[[HttpRequest], HttpResponse]:
 @_from_opened_page
 def change_newsletters(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
     subscriber = _reader(opened)
-    notice = change(subscriber, request.POST, _origin(request)) if subscriber else ""
+    if request.POST.get("act") == "object":
+        privacy.object_to(opened, origin=_origin(request), now=timezone.now())
+        notice = _("Done. We will not write to you any more.")
+    elif subscriber:
+        notice = _restrict_or_change(request, subscriber)
+    else:
+        notice = ""
     return _opened_page(request, opened, notice)
+
+
+def _restrict_or_change(request: HttpRequest, subscriber: Subscriber) -> str:
+    """Restriction needs the fresh proof of this page; the link in every issue only changes newsletters."""
+    origin, now = _origin(request), timezone.now()
+    match request.POST.get("act"):
+        case "restrict":
+            consent.restrict(subscriber, origin=origin, now=now)
+            return _("Done. We keep your data, but do nothing with them until you lift the restriction.")
+        case "lift_restriction":
+            consent.lift_restriction(subscriber, origin=origin, now=now)
+            return _("Done. The restriction is lifted, and everything goes on as before.")
+    return change(subscriber, request.POST, origin)
 
 
 @_from_opened_page
@@ -110,6 +129,7 @@ def _opened_page(request: HttpRequest, opened: PrivacyRequest, notice: str = "")
         "lifetime": settings.RIGHTS_FORM_LIFETIME,
         "notice": notice,
         "subscriber": subscriber,
+        "is_suppressed": suppression.is_suppressed(opened.address_key),
     }
     if subscriber:
         context |= choices_context(subscriber)
