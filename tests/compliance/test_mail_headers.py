@@ -33,7 +33,8 @@ def test_e01_an_issue_has_one_way_out_in_its_header(issue):
 
 def test_e02_the_way_out_names_the_reader_to_nobody(issue):
     assert "leserin" not in issue.message["List-Unsubscribe"] and "@" not in issue.message["List-Unsubscribe"]
-    tampered = re.sub(r".(/)$", r"-\1", link_in(issue, LEAVE))
+    link = link_in(issue, LEAVE)
+    tampered = f"{link[:-2]}{'A' if link[-2] != 'A' else 'B'}/"
     a_reader().post(tampered, {"List-Unsubscribe": "One-Click"})
     assert Subscription.objects.active().exists()
 
