@@ -20,6 +20,12 @@ from subscriptions.wording import Choice, Offer
 LONGEST_PAUSE = timedelta(days=183)  # a consent lapses long after
 
 
+class Refusal(str):
+    """A sentence that says why nothing was done; the page shows it as such."""
+
+    is_refusal = True
+
+
 @dataclass(frozen=True, slots=True)
 class Standing:
     """One newsletter as a reader has it; `choice` is the offer to add it, if it can be added now."""
@@ -85,12 +91,12 @@ def _pause(subscriber: Subscriber, slug: str, origin: Origin, *, until: str) -> 
     except ValueError:
         day = None
     if day is None or not first <= day <= last:
-        return _("Nothing was changed. Please choose a day from %(first)s to %(last)s.") % {
-            "first": date_format(first, "DATE_FORMAT"),
-            "last": date_format(last, "DATE_FORMAT"),
-        }
+        return Refusal(
+            _("Nothing was changed. Please choose a day from %(first)s to %(last)s.")
+            % {"first": date_format(first, "DATE_FORMAT"), "last": date_format(last, "DATE_FORMAT")}
+        )
     if subscription is None or not consent.pause(subscription, until=day, origin=origin, now=timezone.now()):
-        return _("Nothing was changed.")
+        return Refusal(_("Nothing was changed."))
     return _("Done. “%(name)s” comes again from %(day)s.") % {
         "name": subscription.newsletter.name,
         "day": date_format(day, "DATE_FORMAT"),
@@ -100,7 +106,7 @@ def _pause(subscriber: Subscriber, slug: str, origin: Origin, *, until: str) -> 
 def _resume(subscriber: Subscriber, slug: str, origin: Origin) -> str:
     subscription = _held(subscriber, slug)
     if subscription is None or not consent.resume(subscription, origin=origin, now=timezone.now()):
-        return _("Nothing was changed.")
+        return Refusal(_("Nothing was changed."))
     return _("Done. From now on you will receive “%(name)s”.") % {"name": subscription.newsletter.name}
 
 
@@ -122,12 +128,12 @@ def _add(subscriber: Subscriber, slug: str, origin: Origin, *, shown: str) -> st
     offer = wording.offer(wording.form_language())
     choice = next((choice for choice in offer.choices if choice.newsletter.slug == slug), None)
     if choice is None:
-        return _("This newsletter can no longer be ordered.")
+        return Refusal(_("This newsletter can no longer be ordered."))
     if shown != offer.fingerprint:
-        return _("Our texts have changed in the meantime. Please look at them again before you order.")
+        return Refusal(_("Our texts have changed in the meantime. Please look at them again before you order."))
     if consent.add_newsletter(subscriber, choice, origin=origin, now=timezone.now()):
         return _("Done. From now on you will receive “%(name)s”.") % {"name": choice.newsletter.name}
-    return _("Nothing was changed.")
+    return Refusal(_("Nothing was changed."))
 
 
 def _standings(subscriber: Subscriber, offer: Offer) -> list[Standing]:

@@ -412,7 +412,8 @@ def test_r06_a_digest_cancelled_while_it_went_out_counts_for_its_week():
     [("2027-01-01", "2026-12-28"), ("2028-02-29", "2028-02-28"), ("2026-11-22", "2026-11-16")],
 )
 def test_r06_a_week_is_one_over_the_turn_of_the_year(date, monday):
-    noon = utc(*map(int, date.split("-")), 11)
+    year, month, day = map(int, date.split("-"))
+    noon = utc(year, month, day, 11)
     make_running(
         newsletter=make_newsletter(frequency="weekly"), created_at=noon - 10 * DAY, last_date=noon.date() - DAY
     )

@@ -68,8 +68,9 @@ def test_the_reader_ends_his_pause_himself_and_remains_as_old_a_reader_as_he_was
 def test_a_pause_needs_a_day_that_is_to_come(until):
     subscription = make_subscription()
 
-    pause(subscription, tomorrow(0) if until == "today" else until)
+    page = pause(subscription, tomorrow(0) if until == "today" else until)
 
+    assert "notice-bad" in page
     assert Subscription.objects.mailable().get() == subscription
     assert not ConsentRecord.objects.exists()
 
