@@ -66,7 +66,7 @@ class FindsByAddress(admin.ModelAdmin):
             messages.warning(request, str(error))
             return queryset.none(), False
 
-    def match(self, address_key: str) -> dict[str, str]:
+    def match(self, address_key: str) -> dict[str, Any]:
         return {"address_key": address_key}
 
     @admin.display(description=_("address"))
@@ -258,8 +258,8 @@ class EvidenceViewAdmin(FindsByAddress, ReadOnly):
     fields = ["viewed_at", "viewer", "way", "address_hash"]
     date_hierarchy = "viewed_at"
 
-    def match(self, address_key: str) -> dict[str, str]:
-        return {"address_hash": suppression.address_hash(address_key)}
+    def match(self, address_key: str) -> dict[str, Any]:
+        return {"address_hash__in": suppression.address_hashes(address_key)}
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return super().has_view_permission(request, obj) or evidence_pages.may_see(request)
@@ -297,7 +297,7 @@ class ConsentRecordAdmin(FindsByAddress, ReadOnly):
     fields = ["uuid", "type", "at", "subject", "commitment", "seal_number"]
     date_hierarchy = "at"
 
-    def match(self, address_key: str) -> dict[str, str]:
+    def match(self, address_key: str) -> dict[str, Any]:
         return {"payload__address_key": address_key}
 
     @admin.display(description=_("seal"), empty_value="–")
@@ -324,8 +324,8 @@ class SuppressionAdmin(FindsByAddress, ReadOnly):
     list_filter = ["reason"]
     search_fields = ["address_hash"]
 
-    def match(self, address_key: str) -> dict[str, str]:
-        return {"address_hash": suppression.address_hash(address_key)}
+    def match(self, address_key: str) -> dict[str, Any]:
+        return {"address_hash__in": suppression.address_hashes(address_key)}
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         """Only staff lift a complaint, by deleting it here."""
