@@ -443,7 +443,7 @@ def test_the_audit_names_a_digest_whose_readers_do_not_add_up():
 
 def test_freezing_takes_only_readers_who_may_be_mailed():
     digest = make_sending_digest(readers=2)
-    make_subscription(digest.newsletter, state="paused")
+    make_subscription(digest.newsletter, state="paused", paused_until=timezone.localdate() + timedelta(days=1))
     make_subscription(digest.newsletter, state="ended", ended_at=timezone.now())
 
     assert digest.expected_count == 2
