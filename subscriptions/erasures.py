@@ -21,10 +21,12 @@ from typing import BinaryIO
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Min
+from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from subscriptions import suppression
-from subscriptions.models import ErasureReplay
+from subscriptions.models import ConsentRecord, ErasureReplay, Subscriber
 
 ROW = 1
 LONGEST_LINE = 1_000
@@ -82,7 +84,7 @@ def pending() -> tuple[list[Erasure], Position]:
 
 def find_obstacle() -> str:
     """Return why no mail may go: the journal says more than this database knows, or is not the one it knew."""
-    if _known() == _end():
+    if _known() == _end() or _adopt():
         return ""
     sleep(COMMIT_PAUSE)
     known, end = _known(), _end()
@@ -94,6 +96,21 @@ def find_obstacle() -> str:
             " is lost for good, run “manage.py replay_erasures --journal-is-lost”."
         )
     return _("This database does not know all erasures, as after a restored backup. Run “manage.py replay_erasures”.")
+
+
+def _adopt() -> bool:
+    """Let a new database know a journal whose last erasure is older than all it holds: there is nobody to erase."""
+    if _known() != Position():
+        return False
+    erasures, end = pending()
+    firsts = [
+        ConsentRecord.objects.aggregate(at=Min("at"))["at"],
+        Subscriber.objects.aggregate(at=Min("created_at"))["at"],
+    ]
+    if any(first is not None and erasure.at >= first for first in firsts for erasure in erasures):
+        return False
+    set_replayed(end, at=timezone.now())
+    return True
 
 
 def is_shortened() -> bool:

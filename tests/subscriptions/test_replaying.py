@@ -21,7 +21,8 @@ from newsroom.mail.addresses import canonicalise
 from newsroom.mail.models import OutboxMail
 from subscriptions import audit, privacy, suppression
 from subscriptions.consent import Origin
-from subscriptions.models import SignUp, Subscriber, Suppression
+from subscriptions.erasures import find_obstacle
+from subscriptions.models import ErasureReplay, SignUp, Subscriber, Suppression
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_newsletter, make_sending_digest, make_subscriber, make_subscription
 from tests.subscriptions.reading import send_form, subscribe
@@ -227,3 +228,12 @@ def test_erasures_hashed_with_a_former_key_are_replayed_too(settings):
     settings.SUPPRESSION_KEY = "a new key"
 
     assert replay() == "Erased again: 1"
+
+
+def test_a_new_database_beside_an_old_journal_sends_at_once():
+    with open(settings.ERASURE_JOURNAL, "a") as journal:
+        journal.write(json.dumps({"at": (timezone.now() - timedelta(days=1)).isoformat(), "hash": "0" * 64}) + "\n")
+    subscribe("neue.leserin@leser.example", make_newsletter())
+
+    assert find_obstacle() == ""
+    assert ErasureReplay.objects.get().length > 0
