@@ -46,7 +46,9 @@ def purge(now: datetime) -> dict[str, int]:
 
 def purge_sign_ups(now: datetime) -> int:
     """Sign-ups go after `SIGN_UP_RETENTION`; of confirmed ones the ledger keeps the proof."""
-    return forget_sign_ups(SignUp.objects.filter(requested_at__lt=now - settings.SIGN_UP_RETENTION))
+    restricted = Subscriber.objects.filter(address_key=OuterRef("address_key"), restricted_at__isnull=False)
+    old = SignUp.objects.filter(requested_at__lt=now - settings.SIGN_UP_RETENTION)
+    return forget_sign_ups(old.filter(~Exists(restricted)))
 
 
 def purge_readers(now: datetime) -> int:

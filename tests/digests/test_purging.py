@@ -53,3 +53,19 @@ def test_purging_twice_does_nothing_more(sent):
     retention.purge(sent.due_at + JUST_AFTER)
 
     assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 0}
+
+
+def test_r34_what_is_held_about_a_restricted_reader_stays_until_the_restriction_ends(sent):
+    reader = sent.newsletter.subscriptions.first().subscriber
+    type(reader).objects.filter(pk=reader.pk).update(restricted_at=timezone.now())
+    before = outcomes.counts(sent)
+
+    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 2}
+    assert Delivery.objects.get().subscriber == reader
+    assert DeliveryBatch.objects.get().reader_ids == []
+    type(reader).objects.filter(pk=reader.pk).update(restricted_at=None)
+
+    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 1}
+    sent.refresh_from_db()
+    assert outcomes.counts(sent) == before
+    assert not DeliveryBatch.objects.exists()

@@ -157,3 +157,13 @@ def test_purging_twice_is_purging_once(capsys):
 
     assert "sign_ups: 1" in first and "sign_ups: 0" in capsys.readouterr().out
     assert "@" not in first
+
+
+def test_the_sign_up_of_a_restricted_reader_stays_until_the_restriction_ends():
+    subscribe("leserin@leser.example", make_newsletter())
+    Subscriber.objects.update(restricted_at=timezone.now())
+    later = timezone.now() + timedelta(days=8)
+
+    assert retention.purge_sign_ups(later) == 0
+    Subscriber.objects.update(restricted_at=None)
+    assert retention.purge_sign_ups(later) == 1
