@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
-from email.utils import parseaddr
 from uuid import UUID
 
 from django.conf import settings
@@ -11,6 +10,7 @@ from django.core.mail import EmailMultiAlternatives
 
 from digests import rendering
 from digests.models import Digest
+from newsroom.mail import messages
 from subscriptions import links
 
 MAILGUN = "anymail.backends.mailgun.EmailBackend"
@@ -32,8 +32,7 @@ class Letter:
 
     @property
     def message_id(self) -> str:
-        domain = parseaddr(settings.DEFAULT_FROM_EMAIL)[1].rpartition("@")[2]
-        return f"<{self.delivery}@{domain}>"
+        return messages.make_message_id(self.delivery)
 
 
 def takes_many() -> bool:
