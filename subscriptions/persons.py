@@ -13,7 +13,7 @@ from newsroom import persons
 from newsroom.mail.models import OutboxMail
 from newsroom.persons import Holding
 from newsroom.templatetags.periods import period
-from subscriptions import ledger, suppression
+from subscriptions import ledger, suppression, telling
 from subscriptions.models import ConsentPayload, EvidenceView, PrivacyRequest, SignUp, Subscriber, Subscription
 
 
@@ -171,6 +171,7 @@ READERS = Holding(
     export=_export_readers,
     erase=_erase_readers,
     held=lambda: Subscriber.objects.values_list("address_key", flat=True).iterator(),
+    words=telling.READERS,
 )
 EVIDENCE = Holding(
     name="consent_records",
@@ -179,6 +180,7 @@ EVIDENCE = Holding(
     erase=_keep,
     kept=_evidence_is_kept,
     restricted=("subscriptions.ConsentPayload",),
+    words=telling.EVIDENCE,
 )
 EVIDENCE_VIEWS = Holding(
     name="views_of_evidence",
@@ -186,6 +188,7 @@ EVIDENCE_VIEWS = Holding(
     export=_export_evidence_views,
     erase=_keep,
     kept=_evidence_views_are_kept,
+    words=telling.EVIDENCE_VIEWS,
 )
 SUPPRESSIONS = Holding(
     name="suppressions",
@@ -193,6 +196,7 @@ SUPPRESSIONS = Holding(
     export=_export_suppressions,
     erase=_keep,
     kept=_suppression_is_kept,
+    words=telling.SUPPRESSIONS,
 )
 PRIVACY_REQUESTS = Holding(
     name="privacy_requests",
@@ -201,6 +205,7 @@ PRIVACY_REQUESTS = Holding(
     erase=_anonymise_privacy_requests,
     kept=_privacy_request_is_kept,
     held=lambda: PrivacyRequest.objects.values_list("address_key", flat=True).iterator(),
+    words=telling.PRIVACY_REQUESTS,
 )
 SIGN_UPS = Holding(
     name="sign_ups",
@@ -208,12 +213,21 @@ SIGN_UPS = Holding(
     export=_export_sign_ups,
     erase=_erase_sign_ups,
     held=lambda: SignUp.objects.values_list("address_key", flat=True).iterator(),
+    words=telling.SIGN_UPS,
 )
 SERVICE_MAILS = Holding(
-    name="service_mails", models=("mail.OutboxMail",), export=_export_service_mails, erase=_erase_service_mails
+    name="service_mails",
+    models=("mail.OutboxMail",),
+    export=_export_service_mails,
+    erase=_erase_service_mails,
+    words=telling.SERVICE_MAILS,
 )
 IMPERSONAL = {
-    "what is offered to everyone": ("subscriptions.Newsletter", "subscriptions.ConsentText"),
+    "what is offered to everyone": (
+        "subscriptions.Newsletter",
+        "subscriptions.ConsentText",
+        "subscriptions.ConsentTextUse",
+    ),
     "hashes of salted hashes": ("subscriptions.ConsentSeal",),
     "which seal holds a record": ("subscriptions.SealedRecord",),
     "keyed hashes of networks, gone after a day": ("subscriptions.RequestCount",),

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from newsroom.persons.words import Words
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holding:
@@ -18,7 +20,7 @@ class Holding:
     returns how many rows it touched. `kept` says in a sentence what stays after erasure and until when; empty if
     nothing does. `held` names the address keys that stand here, so that a restored backup can be searched for readers
     who were erased since; empty where rows are found through another holding. `restricted` are those of the models
-    whose rows stay after an erasure, locked away.
+    whose rows stay after an erasure, locked away. `words` tells a reader what this is, why it is held and until when.
     """
 
     name: str
@@ -28,6 +30,7 @@ class Holding:
     kept: Callable[[], str] = lambda: ""
     held: Callable[[], Iterable[str]] = tuple
     restricted: tuple[str, ...] = ()
+    words: Words | None = None
 
 
 _holdings: dict[str, Holding] = {}

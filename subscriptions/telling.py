@@ -1,0 +1,258 @@
+"""What subscriptions holds about a reader, in words (see `newsroom.persons.words`)."""
+
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.utils.text import capfirst
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy as _lazy
+
+from newsroom.mail.models import OutboxMail
+from newsroom.persons.words import (
+    Labels,
+    Passage,
+    Quote,
+    Row,
+    Text,
+    Words,
+    choice,
+    day,
+    facts,
+    listing,
+    moment,
+    passages,
+    text,
+)
+from newsroom.templatetags.periods import period
+from subscriptions.models import ConsentRecord, EvidenceView, Newsletter, PrivacyRequest, Subscription, Suppression
+
+CONSENT = _lazy("your consent (GDPR Art. 6(1)(a))")
+PROOF = _lazy("our duty to prove it and to defend ourselves against claims (GDPR Art. 6(1)(c) and (f), Art. 7(1))")
+RIGHTS = _lazy("our duty to answer for how we honour your rights (GDPR Art. 6(1)(c), Art. 5(2))")
+
+# On which way something came to us; what is missing here is told as “in another way”.
+WAYS: dict[str, Text] = {
+    "form": _lazy("the sign-up form"),
+    "confirmation_link": _lazy("the button behind the link in the confirmation mail"),
+    "one_click": _lazy("the unsubscribe button of the mail program"),
+    "unsubscribe_page": _lazy("the unsubscribe link in an issue"),
+    "preferences_link": _lazy("the settings link in an issue"),
+    "rights_page": _lazy("the page “My data”"),
+    "end_of_pause": _lazy("the end of the pause"),
+    "replayed erasure": _lazy("an erasure carried out again after a backup was restored"),
+    "letter": _lazy("a letter"),
+    "call": _lazy("a call"),
+    "mail": _lazy("a message by e-mail"),
+    "fax": _lazy("a fax"),
+}
+ACTORS: dict[str, Text] = {
+    "reader": _lazy("you, or someone who could read your mailbox"),
+    "staff": _lazy("our staff, on your behalf"),
+    "system": _lazy("our system, by itself"),
+    "newsroom": _lazy("our system, by itself"),
+    "provider": _lazy("our mail provider"),
+}
+CHANGES: dict[str, Text] = {
+    "paused": _lazy("paused"),
+    "resumed": _lazy("resumed"),
+    "restricted": _lazy("processing restricted"),
+    "restriction lifted": _lazy("restriction lifted"),
+    "objected": _lazy("objection to the processing"),
+}
+LANGUAGES: dict[str, Text] = {"de": _lazy("German"), "en": _lazy("English")}
+KINDS: dict[str, Text] = {
+    "sign_up": _lazy("mail about a sign-up"),
+    "rights_link": _lazy("mail with the link to your data"),
+}
+
+
+def act_title(act: str) -> str:
+    """Return what a consent record is called."""
+    return choice(ConsentRecord.Type)(act)
+
+
+def way(source: str) -> str:
+    return str(WAYS.get(source, _("another way")))
+
+
+def page(url: str) -> str:
+    """Tell a page of ours by its path, as short as it can be found by."""
+    return urlsplit(url).path or url
+
+
+def actor(name: str) -> str:
+    """Tell who acted by what they are to us: which of our staff it was is their own data (EuGH C-579/21)."""
+    return str(ACTORS.get(name.partition(":")[0], _("others")))
+
+
+def newsletters(named: list[Row]) -> str:
+    return ", ".join(f"{each['name']} ({_frequency(each)})" for each in named)
+
+
+def wordings(body: Row) -> tuple[Quote, ...]:
+    """Return the exact words someone agreed to, as the form or page showed them."""
+    quotes = [
+        Quote(_("What the form said about “%(name)s”:") % {"name": each["name"]}, each["wording"])
+        for each in body.get("newsletters", [])
+        if "wording" in each
+    ]
+    if declaration := body.get("declaration"):
+        quotes.append(Quote(_("What you agreed to by the button:"), declaration["wording"]))
+    return tuple(quotes)
+
+
+def _frequency(newsletter: Row) -> str:
+    return str(dict(Newsletter.Frequency.choices).get(newsletter["frequency"], newsletter["frequency"]))
+
+
+def _language(code: str) -> str:
+    return capfirst(str(LANGUAGES.get(code, code)))
+
+
+def _tell_readers(rows: list[Row]) -> list[Passage]:
+    told = []
+    for row in rows:
+        told.append(Passage(facts=facts(row, READER)))
+        told += [Passage(title=each["newsletter"], facts=facts(each, SUBSCRIPTION)) for each in row["subscriptions"]]
+    return told
+
+
+def _tell_evidence(rows: list[Row]) -> list[Passage]:
+    return [Passage(act_title(row["act"]), facts(row, ACT), (*wordings(row), *_mail(row))) for row in rows]
+
+
+def _mail(row: Row) -> tuple[Quote, ...]:
+    if "text" not in row:
+        return ()
+    return (Quote(_("The mail, word for word; the secret part of its link is replaced:"), row["text"]),)
+
+
+def _kind(code: str) -> str:
+    return capfirst(str(KINDS.get(code, _("service mail"))))
+
+
+def _change(change: str) -> str:
+    return capfirst(str(CHANGES.get(change, change)))
+
+
+READER: Labels = {
+    "address": (_lazy("Address"), text),
+    "language": (_lazy("Language of our mails"), _language),
+    "since": (_lazy("With us since"), moment),
+    "restricted_since": (_lazy("Processing restricted since"), moment),
+}
+SUBSCRIPTION: Labels = {
+    "state": (_lazy("State"), choice(Subscription.State)),
+    "active_since": (_lazy("Ordered"), moment),
+    "paused_until": (_lazy("Paused until"), day),
+    "ended_at": (_lazy("Unsubscribed"), moment),
+}
+ACT: Labels = {
+    "at": (_lazy("Time"), moment),
+    "change": (_lazy("What"), _change),
+    "newsletter": (_lazy("Newsletter"), lambda named: newsletters([named])),
+    "newsletters": (_lazy("Newsletters"), newsletters),
+    "until": (_lazy("Until"), day),
+    "address": (_lazy("Address"), text),
+    "address_typed": (_lazy("Address as typed"), text),
+    "actor": (_lazy("By"), actor),
+    "source": (_lazy("Way"), way),
+    "page": (_lazy("Page"), page),
+    "ip": (_lazy("IP address"), text),
+    "mail_subject": (_lazy("Subject"), text),
+}
+SIGN_UP: Labels = {
+    "requested_at": (_lazy("Form sent"), moment),
+    "confirmed_at": (_lazy("Confirmed"), moment),
+    "newsletters": (_lazy("Newsletters"), listing),
+    "address": (_lazy("Address"), text),
+    "address_typed": (_lazy("Address as typed"), text),
+    "language": (_lazy("Language of our mails"), _language),
+    "form": (_lazy("Page"), page),
+    "ip": (_lazy("IP address"), text),
+}
+
+READERS = Words(
+    title=_lazy("Your address and your newsletters"),
+    why=_lazy("So that we can send you the newsletters you ordered."),
+    legal_basis=CONSENT,
+    until=lambda: (
+        _("until you have it deleted, else until %(period)s after you unsubscribed from the last newsletter")
+        % {"period": period(settings.DELIVERY_RETENTION)}
+    ),
+    tell=_tell_readers,
+)
+EVIDENCE = Words(
+    title=_lazy("Proof of your consent"),
+    why=_lazy(
+        "So that we can show at any time what you agreed to, when and in which words, and that you took it back."
+    ),
+    legal_basis=PROOF,
+    until=lambda: (
+        _("until the end of the %(years)d. calendar year after you withdrew it")
+        % {"years": settings.EVIDENCE_RETENTION_YEARS}
+    ),
+    tell=_tell_evidence,
+)
+EVIDENCE_VIEWS = Words(
+    title=_lazy("Who looked at this proof"),
+    why=_lazy("So that nobody here looks at it without a trace. The names of our staff are theirs, and not shown."),
+    legal_basis=PROOF,
+    until=lambda: period(settings.EVIDENCE_VIEW_RETENTION),
+    tell=passages({"viewed_at": (_lazy("Time"), moment), "way": (_lazy("As"), choice(EvidenceView.Way))}),
+)
+SUPPRESSIONS = Words(
+    title=_lazy("Entry in the list of addresses that are not mailed"),
+    why=_lazy("So that nothing goes to your address that must not. It is a keyed hash; your address is not in it."),
+    legal_basis=_lazy("our duty and interest to heed your objection (GDPR Art. 6(1)(c) and (f), Art. 21(3))"),
+    until=lambda: (
+        _("as long as we send newsletters; if your address could not be reached, %(period)s")
+        % {"period": period(settings.BOUNCE_RETENTION)}
+    ),
+    tell=passages({"reason": (_lazy("Reason"), choice(Suppression.Reason)), "since": (_lazy("Since"), moment)}),
+)
+PRIVACY_REQUESTS = Words(
+    title=_lazy("Your requests for a link to this page"),
+    why=_lazy("So that the link works once only, and that we can show we answered."),
+    legal_basis=RIGHTS,
+    until=lambda: (
+        _("%(period)s; if the link was not used, %(short)s")
+        % {"period": period(settings.PRIVACY_REQUEST_RETENTION), "short": period(settings.SIGN_UP_RETENTION)}
+    ),
+    tell=passages(
+        {
+            "requested_at": (_lazy("Requested"), moment),
+            "address": (_lazy("Address"), text),
+            "state": (_lazy("State"), choice(PrivacyRequest.State)),
+            "link_mailed_at": (_lazy("Link mailed"), moment),
+            "link_used_at": (_lazy("Link used"), moment),
+        }
+    ),
+)
+SIGN_UPS = Words(
+    title=_lazy("Forms sent with your address"),
+    why=_lazy("So that we can ask for your confirmation, and nobody can order for you."),
+    legal_basis=_lazy("your consent, and our interest in checking it (GDPR Art. 6(1)(a) and (f))"),
+    until=lambda: period(settings.SIGN_UP_RETENTION),
+    tell=lambda rows: [
+        Passage(
+            facts=facts(row, SIGN_UP),
+            quotes=tuple(Quote(_("What the form said:"), wording) for wording in row["consent_texts"]),
+        )
+        for row in rows
+    ],
+)
+SERVICE_MAILS = Words(
+    title=_lazy("Service mails to you"),
+    why=_lazy("So that each goes out once, and not again."),
+    legal_basis=_lazy("our interest in a working confirmation (GDPR Art. 6(1)(f))"),
+    until=lambda: period(settings.SIGN_UP_RETENTION),
+    tell=passages(
+        {
+            "kind": (_lazy("What"), _kind),
+            "created_at": (_lazy("Caused"), moment),
+            "state": (_lazy("State"), choice(OutboxMail.State)),
+            "sent_at": (_lazy("Sent"), moment),
+        }
+    ),
+)
