@@ -96,6 +96,9 @@ def compile_digest(digest: Digest, *, now: datetime, actor: AbstractBaseUser | N
             # From here on the database refuses a second one, whatever else compiles at this moment.
             digest.only_in_week = digest.date - DAY * digest.date.weekday()
             Digest.objects.filter(pk=digest.pk).update(only_in_week=digest.only_in_week)
+        elif digest.newsletter.frequency == Newsletter.Frequency.WEEKDAYS:
+            digest.only_on_weekdays = True
+            Digest.objects.filter(pk=digest.pk).update(only_on_weekdays=True)
         chosen = _cap(digest, articles, maximum=schedule.maximum_articles, now=now)
         DigestEntry.objects.bulk_create(
             entries.freeze(digest, article, position=position) for position, article in enumerate(chosen, start=1)

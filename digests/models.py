@@ -5,13 +5,16 @@ States change by guarded updates in `compilation.py`, `release.py` and `delivery
 
 import uuid
 import zoneinfo
+from collections.abc import Sequence
 from datetime import datetime, time, timedelta
-from typing import Self
+from typing import Any, Self
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Q
+from django.db.models.sql.compiler import SQLCompiler
 from django.utils.translation import gettext_lazy as _
 
 from newsroom.articles.models import Article, Section
@@ -21,6 +24,24 @@ ALL_WEEKDAYS = 0b1111111
 
 # A broker that lost a hint delays its batch by this long.
 HINT_INTERVAL = timedelta(seconds=30)
+
+
+class IsWeekend(models.Func):
+    """Whether a date is a Saturday or Sunday, in each database's own words: others than Django write to it, too."""
+
+    output_field = models.BooleanField()
+
+    def as_postgresql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any
+    ) -> tuple[str, Sequence[Any]]:
+        return self.as_sql(compiler, connection, template="(EXTRACT(ISODOW FROM %(expressions)s) > 5)", **context)
+
+    def as_sqlite(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any
+    ) -> tuple[str, Sequence[Any]]:
+        saturday, sunday = (f"date(%(expressions)s, 'weekday {day}')" for day in (6, 0))
+        template = f"(date(%(expressions)s) IN ({saturday}, {sunday}))"
+        return self.as_sql(compiler, connection, template=template, **context)
 
 
 def validate_time_zone(name: str) -> None:
@@ -191,6 +212,12 @@ class Digest(models.Model):
         editable=False,
         help_text=_("The Monday of its week, if readers agreed to one digest a week; set when it is compiled."),
     )
+    only_on_weekdays = models.BooleanField(
+        _("only from Monday to Friday"),
+        default=False,
+        editable=False,
+        help_text=_("Readers agreed to digests from Monday to Friday; set when it is compiled."),
+    )
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.PLANNED)
     state_reason = models.CharField(_("reason"), max_length=300, blank=True)
     due_at = models.DateTimeField(_("due"))
@@ -221,6 +248,10 @@ class Digest(models.Model):
                 condition=~Q(state__in=["cancelled", "skipped"])
                 | Q(state="cancelled", audience_frozen_at__isnull=False),
                 name="one_digest_per_weekly_newsletter_and_week",
+            ),
+            models.CheckConstraint(
+                condition=Q(only_on_weekdays=False) | ~Q(IsWeekend("date")),
+                name="no_digest_at_the_weekend_if_readers_agreed_to_weekdays",
             ),
             models.CheckConstraint(
                 condition=Q(

@@ -71,7 +71,7 @@ def request_sign_up(address: Address, chosen: Offer, *, origin: Origin, now: dat
         requested_at=now,
         expires_at=now + settings.CONFIRMATION_LIFETIME,
     )
-    texts = [wording.keep(text) for text in (chosen.declaration, *(choice.text for choice in chosen.choices))]
+    texts = [wording.keep(text, now=now) for text in (chosen.declaration, *(choice.text for choice in chosen.choices))]
     sign_up.consent_texts.set(texts)
     sign_up.newsletters.set([choice.newsletter for choice in chosen.choices])
     ledger.record(_requested(sign_up, texts, origin), at=now)
@@ -107,6 +107,7 @@ def confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
     subscriber = _reader_of(sign_up, now)
     for newsletter in sign_up.newsletters.all():
         _activate(subscriber, newsletter, now)
+    _bind(subscriber, list(sign_up.consent_texts.all()))
     suppression.lift(sign_up.address_key)
     ledger.record(_confirmed(sign_up, subscriber, origin), at=now)
     logger.info("Sign-up %s was confirmed by reader %s.", sign_up.uuid, subscriber.uuid)
@@ -121,7 +122,8 @@ def add_newsletter(subscriber: Subscriber, choice: Choice, *, origin: Origin, no
         return False  # erased in this very moment
     if suppression.is_blocked(subscriber.address_key) or not _activate(subscriber, choice.newsletter, now):
         return False
-    texts = [wording.keep(offered.declaration), wording.keep(choice.text)]
+    texts = [wording.keep(text, now=now) for text in (offered.declaration, choice.text)]
+    _bind(subscriber, texts)
     suppression.lift(subscriber.address_key)
     body = {**_agreed(texts), **_act(subscriber.address, origin)}
     ledger.record(_by_reader(ConsentRecord.Type.ADDED, subscriber, body), at=now)
@@ -224,6 +226,15 @@ def _activate(subscriber: Subscriber, newsletter: Newsletter, now: datetime) -> 
         ~Q(state=Subscription.State.ACTIVE) | unused_since(lapse_limit(now)), pk=subscription.pk
     )
     return inactive.update(state=Subscription.State.ACTIVE, active_since=now, ended_at=None, paused_until=None) == 1
+
+
+def _bind(subscriber: Subscriber, texts: list[ConsentText]) -> None:
+    """Note at the subscriptions which words bear them: those agreed to last."""
+    declaration = next((text for text in texts if text.newsletter_id is None), None)
+    for text in texts:
+        if text.newsletter_id is not None:
+            standing = Subscription.objects.filter(subscriber=subscriber, newsletter=text.newsletter_id)
+            standing.update(consent_text=text, declaration=declaration)
 
 
 def _note_change(subscriber: Subscriber, change: str, *, origin: Origin, now: datetime, **details: Any) -> bool:

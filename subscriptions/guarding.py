@@ -18,7 +18,12 @@ TABLES = {
     "subscriptions_consentseal": ("id", "number", "hash"),
     "subscriptions_sealedrecord": ("record_id",),
     "subscriptions_consenttext": ("id", "newsletter_id language version"),
+    "subscriptions_consenttextuse": ("text_id",),
 }
+
+# A text that nobody has agreed to proves nothing: staff may discard it.
+USES = "SELECT 1 FROM subscriptions_consenttextuse WHERE text_id = OLD.id"
+MAY_GO = {"subscriptions_consenttext": f"NOT EXISTS ({USES})"}
 
 POSTGRESQL_FUNCTION = """
 CREATE OR REPLACE FUNCTION subscriptions_refuse_change() RETURNS trigger LANGUAGE plpgsql AS $$
@@ -28,6 +33,19 @@ BEGIN
     END IF;
     RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP;
 END $$
+"""
+POSTGRESQL_TEXT_FUNCTION = f"""
+CREATE OR REPLACE FUNCTION subscriptions_refuse_deleting_used_text() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT EXISTS ({USES}) OR current_setting('newsroom.ledger_door', true) = 'open' THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION '% is append-only: % refused', TG_TABLE_NAME, TG_OP;
+END $$
+"""
+POSTGRESQL_TEXT = """
+CREATE OR REPLACE TRIGGER subscriptions_consenttext_refuses_delete BEFORE DELETE ON subscriptions_consenttext
+    FOR EACH ROW EXECUTE FUNCTION subscriptions_refuse_deleting_used_text();
 """
 POSTGRESQL = """
 CREATE OR REPLACE TRIGGER {table}_refuses_update BEFORE UPDATE ON {table}
@@ -45,7 +63,7 @@ SQLITE = (
     """,
     """
     CREATE TRIGGER IF NOT EXISTS {table}_refuses_delete BEFORE DELETE ON {table}
-    WHEN NOT EXISTS (SELECT 1 FROM subscriptions_ledgerdoor)
+    WHEN NOT EXISTS (SELECT 1 FROM subscriptions_ledgerdoor) AND NOT ({may_go})
     BEGIN SELECT RAISE(ABORT, '{table} is append-only: DELETE refused'); END
     """,
     """
@@ -71,13 +89,16 @@ def create_triggers(connection: BaseDatabaseWrapper) -> None:
 def _postgresql() -> Iterator[str]:
     yield POSTGRESQL_FUNCTION
     yield from (POSTGRESQL.format(table=table) for table in TABLES)
+    yield POSTGRESQL_TEXT_FUNCTION
+    yield POSTGRESQL_TEXT
 
 
 def _sqlite() -> Iterator[str]:
     yield SQLITE_DOOR
     for table, indexes in TABLES.items():
         same_row = " OR ".join(_is_same(columns.split()) for columns in indexes)
-        yield from (statement.format(table=table, same_row=same_row) for statement in SQLITE)
+        may_go = MAY_GO.get(table, "FALSE")
+        yield from (statement.format(table=table, same_row=same_row, may_go=may_go) for statement in SQLITE)
 
 
 def _is_same(columns: list[str]) -> str:

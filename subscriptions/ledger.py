@@ -16,9 +16,9 @@ from uuid import UUID
 
 from django.db import connection, models, transaction
 
-from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal, ConsentText, SealedRecord
+from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal, ConsentText, ConsentTextUse, SealedRecord
 
-GUARDED_MODELS = (ConsentRecord, ConsentPayload, ConsentSeal, SealedRecord, ConsentText)
+GUARDED_MODELS = (ConsentRecord, ConsentPayload, ConsentSeal, SealedRecord, ConsentText, ConsentTextUse)
 FIRST_PREVIOUS_HASH = "0" * 64
 MAX_ENTRIES = 5_000  # of one seal, so that a long silence is caught up in transactions of bearable size
 SEAL_LOCK = 0x6E657773_7365616C  # "newsseal": any number that nobody else in this database uses

@@ -5,7 +5,7 @@ A change of a subscription and its consent record are written by `consent.py` al
 
 import uuid
 from calendar import monthrange
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Self
 
 from django.conf import settings
@@ -97,6 +97,17 @@ class ConsentText(models.Model):
 
     def __str__(self) -> str:
         return f"{self.newsletter or _('Declaration')} ({self.language}, v{self.version})"
+
+
+class ConsentTextUse(models.Model):
+    """The first reader's consent to a text: from here on the database refuses to let the text go."""
+
+    text = models.OneToOneField(ConsentText, models.PROTECT, primary_key=True, related_name="use")
+    first_at = models.DateTimeField(_("first agreed to"))
+
+    class Meta:
+        verbose_name = _("first use of a consent text")
+        verbose_name_plural = _("first uses of consent texts")
 
 
 class SignUpQuerySet(models.QuerySet["SignUp"]):
@@ -209,6 +220,25 @@ class Subscription(models.Model):
     subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="subscriptions", verbose_name=_("reader"))
     newsletter = models.ForeignKey(
         Newsletter, models.PROTECT, related_name="subscriptions", verbose_name=_("newsletter")
+    )
+    consent_text = models.ForeignKey(
+        ConsentText,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="subscriptions",
+        verbose_name=_("consent text"),
+        help_text=_("The words of the newsletter that the reader agreed to last."),
+    )
+    declaration = models.ForeignKey(
+        ConsentText,
+        models.PROTECT,
+        null=True,
+        blank=True,
+        editable=False,
+        related_name="declared_subscriptions",
+        verbose_name=_("Declaration"),
     )
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.ACTIVE)
     active_since = models.DateTimeField(_("active since"))
@@ -410,6 +440,101 @@ class PrivacyRequest(models.Model):
 
     def __str__(self) -> str:
         return str(self.uuid)
+
+
+class RightsCaseQuerySet(models.QuerySet["RightsCase"]):
+    def open(self) -> Self:
+        return self.filter(state=RightsCase.State.OPEN)
+
+    def overdue(self, today: date) -> Self:
+        return self.open().filter(due_on__lt=today)
+
+    def soon_due(self, today: date) -> Self:
+        """Open cases that are pressing, but not late yet: some days are left to answer in."""
+        in_time = Q(extended_at=None, received_on__lte=today - settings.CASE_WARNING_AFTER)
+        extended = Q(extended_at__isnull=False, due_on__lte=today + RightsCase.WARNING_BEFORE_EXTENDED)
+        return self.open().filter(in_time | extended, due_on__gte=today)
+
+
+class RightsCase(models.Model):
+    """A reader exercised a right: received, due a calendar month later (GDPR Art. 12(3)), and answered when by whom.
+
+    What a reader does himself on the opened page “Meine Daten” is answered at once; staff enter letters and calls.
+    """
+
+    class Kind(models.TextChoices):
+        WITHDRAW_ALL = "withdraw_all", _("end all newsletters")
+        WITHDRAW = "withdraw", _("end some newsletters")
+        FORGET_SIGN_UP = "forget_sign_up", _("take back a sign-up that is not confirmed yet")
+        OBJECT = "object", _("objection: never write again (Art. 21)")
+        RESTRICT = "restrict", _("restrict the processing (Art. 18)")
+        LIFT_RESTRICTION = "lift_restriction", _("lift the restriction")
+        RECTIFY = "rectify", _("change the address (Art. 16)")
+        ACCESS = "access", _("access to the data (Art. 15, 20)")
+        ERASE = "erase", _("erasure (Art. 17)")
+        OTHER = "other", _("something else")
+
+    class Way(models.TextChoices):
+        PAGE = "page", _("page “My data”")
+        LETTER = "letter", _("letter")
+        CALL = "call", _("call")
+        MAIL = "mail", _("e-mail")
+        FAX = "fax", _("fax")
+
+    class State(models.TextChoices):
+        OPEN = "open", _("open")
+        DONE = "done", _("done")
+        REFUSED = "refused", _("refused")
+
+    class Warning(models.TextChoices):
+        NONE = "", _("none")
+        SOON_DUE = "soon_due", _("soon due")
+        OVERDUE = "overdue", _("overdue")
+
+    # After an extension two months pass before it is pressing again.
+    WARNING_BEFORE_EXTENDED = timedelta(days=7)
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    kind = models.CharField(_("what is asked"), max_length=20, choices=Kind)
+    way = models.CharField(_("way"), max_length=10, choices=Way)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.OPEN)
+    address = models.CharField(_("address"), max_length=254, blank=True)
+    address_key = models.CharField(max_length=254, db_index=True, blank=True, editable=False)
+    new_address = models.CharField(_("new address"), max_length=254, blank=True)
+    newsletters = models.ManyToManyField(Newsletter, verbose_name=_("newsletters"), blank=True)
+    request = models.ForeignKey(
+        PrivacyRequest, models.SET_NULL, null=True, blank=True, editable=False, related_name="cases"
+    )
+    received_on = models.DateField(_("received"))
+    due_on = models.DateField(_("due"), db_index=True)
+    entered_at = models.DateTimeField(_("entered"))
+    entered_by = models.CharField(_("entered by"), max_length=80)
+    extended_at = models.DateTimeField(_("extended"), null=True, blank=True)
+    extension_reason = models.TextField(_("why it takes longer"), blank=True)
+    closed_at = models.DateTimeField(_("answered"), null=True, blank=True)
+    closed_by = models.CharField(_("answered by"), max_length=80, blank=True)
+    outcome = models.TextField(_("what was done, or why it was refused"), blank=True)
+    note = models.TextField(_("internal note"), blank=True)
+    warned = models.CharField(_("the officer was warned"), max_length=10, choices=Warning, blank=True, editable=False)
+
+    objects = RightsCaseQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("reader's case")
+        verbose_name_plural = _("readers' cases")
+        ordering = ["-received_on", "-id"]
+        permissions = [("handle_cases", "Can enter letters and calls")]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state="open", closed_at__isnull=True) | (~Q(state="open") & Q(closed_at__isnull=False)),
+                name="case_closed_at_iff_closed",
+            ),
+            models.CheckConstraint(condition=Q(due_on__gt=models.F("received_on")), name="case_due_after_received"),
+            models.UniqueConstraint(fields=["request", "kind"], name="one_case_per_opened_link_and_kind"),
+        ]
+
+    def __str__(self) -> str:
+        return _("Case %(number)s") % {"number": self.pk}
 
 
 class RequestCount(models.Model):

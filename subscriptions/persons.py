@@ -13,12 +13,20 @@ from newsroom import persons
 from newsroom.mail.models import OutboxMail
 from newsroom.persons import Holding
 from newsroom.templatetags.periods import period
-from subscriptions import ledger, suppression, telling
-from subscriptions.models import ConsentPayload, EvidenceView, PrivacyRequest, SignUp, Subscriber, Subscription
+from subscriptions import cases, ledger, suppression, telling
+from subscriptions.models import (
+    ConsentPayload,
+    EvidenceView,
+    PrivacyRequest,
+    RightsCase,
+    SignUp,
+    Subscriber,
+    Subscription,
+)
 
 
 def register() -> None:
-    for holding in (READERS, EVIDENCE, EVIDENCE_VIEWS, SUPPRESSIONS, PRIVACY_REQUESTS, SIGN_UPS, SERVICE_MAILS):
+    for holding in (READERS, EVIDENCE, EVIDENCE_VIEWS, SUPPRESSIONS, PRIVACY_REQUESTS, CASES, SIGN_UPS, SERVICE_MAILS):
         persons.register(holding)
     for reason, models in IMPERSONAL.items():
         persons.register_without(reason, *models)
@@ -116,6 +124,12 @@ def _privacy_request_is_kept() -> str:
     }
 
 
+def _cases_are_kept() -> str:
+    return _(
+        "What you asked of us, and when we answered, stays noted for %(period)s, without your address and your words."
+    ) % {"period": period(settings.PRIVACY_REQUEST_RETENTION)}
+
+
 def _export_sign_ups(address_key: str) -> list[dict[str, Any]]:
     sign_ups = SignUp.objects.filter(address_key=address_key).prefetch_related("newsletters", "consent_texts")
     return [
@@ -206,6 +220,15 @@ PRIVACY_REQUESTS = Holding(
     kept=_privacy_request_is_kept,
     held=lambda: PrivacyRequest.objects.values_list("address_key", flat=True).iterator(),
     words=telling.PRIVACY_REQUESTS,
+)
+CASES = Holding(
+    name="rights_cases",
+    models=("subscriptions.RightsCase", "subscriptions.RightsCase_newsletters"),
+    export=cases.export,
+    erase=cases.anonymise,
+    kept=_cases_are_kept,
+    held=lambda: RightsCase.objects.values_list("address_key", flat=True).iterator(),
+    words=telling.CASES,
 )
 SIGN_UPS = Holding(
     name="sign_ups",

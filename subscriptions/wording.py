@@ -12,11 +12,12 @@ from datetime import datetime
 from functools import cache
 
 from django.conf import settings
+from django.db import transaction
 from django.db.models import Max, Q
 from django.template.loader import select_template
 from django.utils.translation import get_language
 
-from subscriptions.models import ConsentText, Newsletter
+from subscriptions.models import ConsentText, ConsentTextUse, Newsletter
 
 DECLARATION = {
     "de": (
@@ -93,16 +94,20 @@ def offer(language: str) -> Offer:
     return Offer(language, latest.get(None) or _first_declaration(language), tuple(choices))
 
 
-def keep(text: ConsentText) -> ConsentText:
-    """Return the row of a text that a reader agreed to, written now if he is the first."""
-    if text.pk:
-        return text
-    kept, _created = ConsentText.objects.get_or_create(
+@transaction.atomic
+def keep(text: ConsentText, *, now: datetime) -> ConsentText:
+    """Return the row of a text that a reader agreed to, written now if he is the first; it stays for good.
+
+    Should staff discard it in this very moment, the consent wins.
+    """
+    kept, _created = ConsentText.objects.select_for_update(no_key=True).get_or_create(
         newsletter=text.newsletter,
         language=text.language,
         version=text.version,
-        defaults={"wording": text.wording, "created_at": text.created_at},
+        wording=text.wording,
+        defaults={"created_at": text.created_at},
     )
+    ConsentTextUse.objects.get_or_create(text=kept, defaults={"first_at": now})
     return kept
 
 

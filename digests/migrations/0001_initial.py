@@ -71,6 +71,15 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 (
+                    "only_on_weekdays",
+                    models.BooleanField(
+                        default=False,
+                        editable=False,
+                        help_text="Readers agreed to digests from Monday to Friday; set when it is compiled.",
+                        verbose_name="only from Monday to Friday",
+                    ),
+                ),
+                (
                     "state",
                     models.CharField(
                         choices=[
@@ -681,6 +690,17 @@ class Migration(migrations.Migration):
                 ),
                 fields=("newsletter", "only_in_week"),
                 name="one_digest_per_weekly_newsletter_and_week",
+            ),
+        ),
+        migrations.AddConstraint(
+            model_name="digest",
+            constraint=models.CheckConstraint(
+                condition=models.Q(
+                    ("only_on_weekdays", False),
+                    models.Q(digests.models.IsWeekend("date"), _negated=True),
+                    _connector="OR",
+                ),
+                name="no_digest_at_the_weekend_if_readers_agreed_to_weekdays",
             ),
         ),
         migrations.AddConstraint(

@@ -302,6 +302,26 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name="ConsentTextUse",
+            fields=[
+                (
+                    "text",
+                    models.OneToOneField(
+                        on_delete=django.db.models.deletion.PROTECT,
+                        primary_key=True,
+                        related_name="use",
+                        serialize=False,
+                        to="subscriptions.consenttext",
+                    ),
+                ),
+                ("first_at", models.DateTimeField(verbose_name="first agreed to")),
+            ],
+            options={
+                "verbose_name": "first use of a consent text",
+                "verbose_name_plural": "first uses of consent texts",
+            },
+        ),
+        migrations.CreateModel(
             name="RequestCount",
             fields=[
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
@@ -312,6 +332,116 @@ class Migration(migrations.Migration):
             options={
                 "constraints": [
                     models.UniqueConstraint(fields=("network", "window_start"), name="one_count_per_network_and_window")
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="RightsCase",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
+                (
+                    "kind",
+                    models.CharField(
+                        choices=[
+                            ("withdraw_all", "end all newsletters"),
+                            ("withdraw", "end some newsletters"),
+                            ("forget_sign_up", "take back a sign-up that is not confirmed yet"),
+                            ("object", "objection: never write again (Art. 21)"),
+                            ("restrict", "restrict the processing (Art. 18)"),
+                            ("lift_restriction", "lift the restriction"),
+                            ("rectify", "change the address (Art. 16)"),
+                            ("access", "access to the data (Art. 15, 20)"),
+                            ("erase", "erasure (Art. 17)"),
+                            ("other", "something else"),
+                        ],
+                        max_length=20,
+                        verbose_name="what is asked",
+                    ),
+                ),
+                (
+                    "way",
+                    models.CharField(
+                        choices=[
+                            ("page", "page “My data”"),
+                            ("letter", "letter"),
+                            ("call", "call"),
+                            ("mail", "e-mail"),
+                            ("fax", "fax"),
+                        ],
+                        max_length=10,
+                        verbose_name="way",
+                    ),
+                ),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("open", "open"), ("done", "done"), ("refused", "refused")],
+                        default="open",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("address", models.CharField(blank=True, max_length=254, verbose_name="address")),
+                ("address_key", models.CharField(blank=True, db_index=True, editable=False, max_length=254)),
+                ("new_address", models.CharField(blank=True, max_length=254, verbose_name="new address")),
+                ("received_on", models.DateField(verbose_name="received")),
+                ("due_on", models.DateField(db_index=True, verbose_name="due")),
+                ("entered_at", models.DateTimeField(verbose_name="entered")),
+                ("entered_by", models.CharField(max_length=80, verbose_name="entered by")),
+                ("extended_at", models.DateTimeField(blank=True, null=True, verbose_name="extended")),
+                ("extension_reason", models.TextField(blank=True, verbose_name="why it takes longer")),
+                ("closed_at", models.DateTimeField(blank=True, null=True, verbose_name="answered")),
+                ("closed_by", models.CharField(blank=True, max_length=80, verbose_name="answered by")),
+                (
+                    "outcome",
+                    models.TextField(blank=True, verbose_name="what was done, or why it was refused"),
+                ),
+                ("note", models.TextField(blank=True, verbose_name="internal note")),
+                (
+                    "warned",
+                    models.CharField(
+                        blank=True,
+                        choices=[("", "none"), ("soon_due", "soon due"), ("overdue", "overdue")],
+                        editable=False,
+                        max_length=10,
+                        verbose_name="the officer was warned",
+                    ),
+                ),
+                (
+                    "newsletters",
+                    models.ManyToManyField(blank=True, to="subscriptions.newsletter", verbose_name="newsletters"),
+                ),
+                (
+                    "request",
+                    models.ForeignKey(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="cases",
+                        to="subscriptions.privacyrequest",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "reader's case",
+                "verbose_name_plural": "readers' cases",
+                "ordering": ["-received_on", "-id"],
+                "permissions": [("handle_cases", "Can enter letters and calls")],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("closed_at__isnull", True), ("state", "open")),
+                            models.Q(models.Q(("state", "open"), _negated=True), ("closed_at__isnull", False)),
+                            _connector="OR",
+                        ),
+                        name="case_closed_at_iff_closed",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("due_on__gt", models.F("received_on"))), name="case_due_after_received"
+                    ),
+                    models.UniqueConstraint(fields=("request", "kind"), name="one_case_per_opened_link_and_kind"),
                 ],
             },
         ),
@@ -378,6 +508,31 @@ class Migration(migrations.Migration):
                         help_text="On this day it goes on by itself.",
                         null=True,
                         verbose_name="paused until",
+                    ),
+                ),
+                (
+                    "consent_text",
+                    models.ForeignKey(
+                        blank=True,
+                        editable=False,
+                        help_text="The words of the newsletter that the reader agreed to last.",
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="subscriptions",
+                        to="subscriptions.consenttext",
+                        verbose_name="consent text",
+                    ),
+                ),
+                (
+                    "declaration",
+                    models.ForeignKey(
+                        blank=True,
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.PROTECT,
+                        related_name="declared_subscriptions",
+                        to="subscriptions.consenttext",
+                        verbose_name="Declaration",
                     ),
                 ),
                 (

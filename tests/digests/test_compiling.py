@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from datetime import time, timedelta
 from threading import Barrier, Thread
 
@@ -8,7 +9,7 @@ from digests import compilation, release
 from digests.models import Digest, DigestChange, DigestSchedule, LeftOut
 from newsroom.articles.models import Article
 from newsroom.mail.messages import MjmlError
-from tests.makers import make_article, make_digest, make_newsletter, make_schedule, make_section, utc
+from tests.makers import a_date, make_article, make_digest, make_newsletter, make_schedule, make_section, utc
 
 pytestmark = pytest.mark.django_db
 
@@ -432,3 +433,21 @@ def test_r06_a_newsletter_for_weekdays_has_no_digest_on_a_weekend():
 
     assert [digest.state for digest in made] == [State.COMPILED, State.SKIPPED, State.SKIPPED]
     assert made[1].state_reason == made[2].state_reason != ""
+
+
+@pytest.mark.parametrize(("date", "is_weekend"), [("2026-11-20", False), ("2026-11-21", True), ("2026-11-22", True)])
+def test_r06_the_database_refuses_a_weekend_if_readers_agreed_to_weekdays(date, is_weekend):
+    newsletter, daily = make_newsletter(frequency="weekdays"), make_newsletter(frequency="daily")
+    thursday = utc(2026, 11, 19, 11)
+    for each in (newsletter, daily):
+        make_running(newsletter=each, created_at=thursday - 10 * DAY, last_date=thursday.date() - DAY)
+    make_article(first_seen_at=thursday - HOUR)
+    compilation.make_due_digests(thursday)
+
+    move = f"UPDATE digests_digest SET date = '{date}' WHERE newsletter_id = %s"
+    with connection.cursor() as cursor:
+        cursor.execute(move, [daily.pk])
+        with pytest.raises(IntegrityError) if is_weekend else nullcontext(), transaction.atomic():
+            cursor.execute(move, [newsletter.pk])
+
+    assert Digest.objects.get(newsletter=newsletter).date == (thursday.date() if is_weekend else a_date(date))

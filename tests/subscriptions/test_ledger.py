@@ -107,8 +107,10 @@ def test_sealing_side_by_side_makes_one_chain():
 def test_the_database_refuses_to_change_or_delete(table, statement):
     write()
     ledger.seal(timezone.now())
-    wording.revise(None, language="de", wording="Ja.", now=timezone.now())
-    column = {"subscriptions_consentpayload": "salt", "subscriptions_sealedrecord": "seal_id"}.get(table, "id")
+    text = wording.revise(None, language="de", wording="Ja.", now=timezone.now())
+    wording.keep(text, now=timezone.now())
+    columns = {"consentpayload": "salt", "sealedrecord": "seal_id", "consenttextuse": "first_at"}
+    column = columns.get(table.removeprefix("subscriptions_"), "id")
 
     with pytest.raises(DatabaseError, match="append-only"), transaction.atomic():
         execute(statement.format(table=table, column=column))
