@@ -95,6 +95,7 @@ INSTALLED_APPS = [
     "newsroom.articles",
     "subscriptions",
     "digests",
+    "newsroom.retention",
 ]
 
 MIDDLEWARE = [
@@ -257,8 +258,11 @@ EVIDENCE_RETENTION_YEARS = env.int("EVIDENCE_RETENTION_YEARS", 3)
 CONSENT_LAPSE_MONTHS = env.int("CONSENT_LAPSE_MONTHS", 24)
 EVIDENCE_VIEW_RETENTION = timedelta(days=env.int("EVIDENCE_VIEW_RETENTION_DAYS", 365))
 PRIVACY_REQUEST_RETENTION = timedelta(days=env.int("PRIVACY_REQUEST_RETENTION_DAYS", 3 * 365))
+CASE_WARNING_AFTER = timedelta(days=env.int("CASE_WARNING_AFTER_DAYS", 25))  # a month is too late to begin
 LOG_RETENTION = timedelta(days=env.int("LOG_RETENTION_DAYS", 7))
 BACKUP_RETENTION = timedelta(days=env.int("BACKUP_RETENTION_DAYS", 35))
+PURGE_RUN_RETENTION = timedelta(days=env.int("PURGE_RUN_RETENTION_DAYS", 365))
+PURGE_CHUNK = env.int("PURGE_CHUNK", 100 if _database["ENGINE"].endswith("sqlite3") else 1000)  # rows a transaction
 BOUNCE_RETENTION = timedelta(days=365)  # after a year the address may belong to someone
 NETWORK_COUNT_RETENTION = timedelta(hours=24)
 EVIDENCE_IP = env.str("EVIDENCE_IP", "full")

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy as _lazy
+from django.utils.translation import gettext_lazy
 
 from newsroom.mail.models import OutboxMail
 from newsroom.persons.words import (
@@ -24,45 +24,55 @@ from newsroom.persons.words import (
     text,
 )
 from newsroom.templatetags.periods import period
-from subscriptions.models import ConsentRecord, EvidenceView, Newsletter, PrivacyRequest, Subscription, Suppression
+from subscriptions.models import (
+    ConsentRecord,
+    EvidenceView,
+    Newsletter,
+    PrivacyRequest,
+    RightsCase,
+    Subscription,
+    Suppression,
+)
 
-CONSENT = _lazy("your consent (GDPR Art. 6(1)(a))")
-PROOF = _lazy("our duty to prove it and to defend ourselves against claims (GDPR Art. 6(1)(c) and (f), Art. 7(1))")
-RIGHTS = _lazy("our duty to answer for how we honour your rights (GDPR Art. 6(1)(c), Art. 5(2))")
+CONSENT = gettext_lazy("your consent (GDPR Art. 6(1)(a))")
+PROOF = gettext_lazy(
+    "our duty to prove it and to defend ourselves against claims (GDPR Art. 6(1)(c) and (f), Art. 7(1))"
+)
+RIGHTS = gettext_lazy("our duty to answer for how we honour your rights (GDPR Art. 6(1)(c), Art. 5(2))")
 
 # On which way something came to us; what is missing here is told as “in another way”.
 WAYS: dict[str, Text] = {
-    "form": _lazy("the sign-up form"),
-    "confirmation_link": _lazy("the button behind the link in the confirmation mail"),
-    "one_click": _lazy("the unsubscribe button of the mail program"),
-    "unsubscribe_page": _lazy("the unsubscribe link in an issue"),
-    "preferences_link": _lazy("the settings link in an issue"),
-    "rights_page": _lazy("the page “My data”"),
-    "end_of_pause": _lazy("the end of the pause"),
-    "replayed erasure": _lazy("an erasure carried out again after a backup was restored"),
-    "letter": _lazy("a letter"),
-    "call": _lazy("a call"),
-    "mail": _lazy("a message by e-mail"),
-    "fax": _lazy("a fax"),
+    "form": gettext_lazy("the sign-up form"),
+    "confirmation_link": gettext_lazy("the button behind the link in the confirmation mail"),
+    "one_click": gettext_lazy("the unsubscribe button of the mail program"),
+    "unsubscribe_page": gettext_lazy("the unsubscribe link in an issue"),
+    "preferences_link": gettext_lazy("the settings link in an issue"),
+    "rights_page": gettext_lazy("the page “My data”"),
+    "end_of_pause": gettext_lazy("the end of the pause"),
+    "replayed erasure": gettext_lazy("an erasure carried out again after a backup was restored"),
+    "letter": gettext_lazy("a letter"),
+    "call": gettext_lazy("a call"),
+    "mail": gettext_lazy("a message by e-mail"),
+    "fax": gettext_lazy("a fax"),
 }
 ACTORS: dict[str, Text] = {
-    "reader": _lazy("you, or someone who could read your mailbox"),
-    "staff": _lazy("our staff, on your behalf"),
-    "system": _lazy("our system, by itself"),
-    "newsroom": _lazy("our system, by itself"),
-    "provider": _lazy("our mail provider"),
+    "reader": gettext_lazy("you, or someone who could read your mailbox"),
+    "staff": gettext_lazy("our staff, on your behalf"),
+    "system": gettext_lazy("our system, by itself"),
+    "newsroom": gettext_lazy("our system, by itself"),
+    "provider": gettext_lazy("our mail provider"),
 }
 CHANGES: dict[str, Text] = {
-    "paused": _lazy("paused"),
-    "resumed": _lazy("resumed"),
-    "restricted": _lazy("processing restricted"),
-    "restriction lifted": _lazy("restriction lifted"),
-    "objected": _lazy("objection to the processing"),
+    "paused": gettext_lazy("paused"),
+    "resumed": gettext_lazy("resumed"),
+    "restricted": gettext_lazy("processing restricted"),
+    "restriction lifted": gettext_lazy("restriction lifted"),
+    "objected": gettext_lazy("objection to the processing"),
 }
-LANGUAGES: dict[str, Text] = {"de": _lazy("German"), "en": _lazy("English")}
+LANGUAGES: dict[str, Text] = {"de": gettext_lazy("German"), "en": gettext_lazy("English")}
 KINDS: dict[str, Text] = {
-    "sign_up": _lazy("mail about a sign-up"),
-    "rights_link": _lazy("mail with the link to your data"),
+    "sign_up": gettext_lazy("mail about a sign-up"),
+    "rights_link": gettext_lazy("mail with the link to your data"),
 }
 
 
@@ -136,45 +146,45 @@ def _change(change: str) -> str:
 
 
 READER: Labels = {
-    "address": (_lazy("Address"), text),
-    "language": (_lazy("Language of our mails"), _language),
-    "since": (_lazy("With us since"), moment),
-    "restricted_since": (_lazy("Processing restricted since"), moment),
+    "address": (gettext_lazy("Address"), text),
+    "language": (gettext_lazy("Language of our mails"), _language),
+    "since": (gettext_lazy("With us since"), moment),
+    "restricted_since": (gettext_lazy("Processing restricted since"), moment),
 }
 SUBSCRIPTION: Labels = {
-    "state": (_lazy("State"), choice(Subscription.State)),
-    "active_since": (_lazy("Ordered"), moment),
-    "paused_until": (_lazy("Paused until"), day),
-    "ended_at": (_lazy("Unsubscribed"), moment),
+    "state": (gettext_lazy("State"), choice(Subscription.State)),
+    "active_since": (gettext_lazy("Ordered"), moment),
+    "paused_until": (gettext_lazy("Paused until"), day),
+    "ended_at": (gettext_lazy("Unsubscribed"), moment),
 }
 ACT: Labels = {
-    "at": (_lazy("Time"), moment),
-    "change": (_lazy("What"), _change),
-    "newsletter": (_lazy("Newsletter"), lambda named: newsletters([named])),
-    "newsletters": (_lazy("Newsletters"), newsletters),
-    "until": (_lazy("Until"), day),
-    "address": (_lazy("Address"), text),
-    "address_typed": (_lazy("Address as typed"), text),
-    "actor": (_lazy("By"), actor),
-    "source": (_lazy("Way"), way),
-    "page": (_lazy("Page"), page),
-    "ip": (_lazy("IP address"), text),
-    "mail_subject": (_lazy("Subject"), text),
+    "at": (gettext_lazy("Time"), moment),
+    "change": (gettext_lazy("What"), _change),
+    "newsletter": (gettext_lazy("Newsletter"), lambda named: newsletters([named])),
+    "newsletters": (gettext_lazy("Newsletters"), newsletters),
+    "until": (gettext_lazy("Until"), day),
+    "address": (gettext_lazy("Address"), text),
+    "address_typed": (gettext_lazy("Address as typed"), text),
+    "actor": (gettext_lazy("By"), actor),
+    "source": (gettext_lazy("Way"), way),
+    "page": (gettext_lazy("Page"), page),
+    "ip": (gettext_lazy("IP address"), text),
+    "mail_subject": (gettext_lazy("Subject"), text),
 }
 SIGN_UP: Labels = {
-    "requested_at": (_lazy("Form sent"), moment),
-    "confirmed_at": (_lazy("Confirmed"), moment),
-    "newsletters": (_lazy("Newsletters"), listing),
-    "address": (_lazy("Address"), text),
-    "address_typed": (_lazy("Address as typed"), text),
-    "language": (_lazy("Language of our mails"), _language),
-    "form": (_lazy("Page"), page),
-    "ip": (_lazy("IP address"), text),
+    "requested_at": (gettext_lazy("Form sent"), moment),
+    "confirmed_at": (gettext_lazy("Confirmed"), moment),
+    "newsletters": (gettext_lazy("Newsletters"), listing),
+    "address": (gettext_lazy("Address"), text),
+    "address_typed": (gettext_lazy("Address as typed"), text),
+    "language": (gettext_lazy("Language of our mails"), _language),
+    "form": (gettext_lazy("Page"), page),
+    "ip": (gettext_lazy("IP address"), text),
 }
 
 READERS = Words(
-    title=_lazy("Your address and your newsletters"),
-    why=_lazy("So that we can send you the newsletters you ordered."),
+    title=gettext_lazy("Your address and your newsletters"),
+    why=gettext_lazy("So that we can send you the newsletters you ordered."),
     legal_basis=CONSENT,
     until=lambda: (
         _("until you have it deleted, else until %(period)s after you unsubscribed from the last newsletter")
@@ -183,8 +193,8 @@ READERS = Words(
     tell=_tell_readers,
 )
 EVIDENCE = Words(
-    title=_lazy("Proof of your consent"),
-    why=_lazy(
+    title=gettext_lazy("Proof of your consent"),
+    why=gettext_lazy(
         "So that we can show at any time what you agreed to, when and in which words, and that you took it back."
     ),
     legal_basis=PROOF,
@@ -195,25 +205,31 @@ EVIDENCE = Words(
     tell=_tell_evidence,
 )
 EVIDENCE_VIEWS = Words(
-    title=_lazy("Who looked at this proof"),
-    why=_lazy("So that nobody here looks at it without a trace. The names of our staff are theirs, and not shown."),
+    title=gettext_lazy("Who looked at this proof"),
+    why=gettext_lazy(
+        "So that nobody here looks at it without a trace. The names of our staff are theirs, and not shown."
+    ),
     legal_basis=PROOF,
     until=lambda: period(settings.EVIDENCE_VIEW_RETENTION),
-    tell=passages({"viewed_at": (_lazy("Time"), moment), "way": (_lazy("As"), choice(EvidenceView.Way))}),
+    tell=passages({"viewed_at": (gettext_lazy("Time"), moment), "way": (gettext_lazy("As"), choice(EvidenceView.Way))}),
 )
 SUPPRESSIONS = Words(
-    title=_lazy("Entry in the list of addresses that are not mailed"),
-    why=_lazy("So that nothing goes to your address that must not. It is a keyed hash; your address is not in it."),
-    legal_basis=_lazy("our duty and interest to heed your objection (GDPR Art. 6(1)(c) and (f), Art. 21(3))"),
+    title=gettext_lazy("Entry in the list of addresses that are not mailed"),
+    why=gettext_lazy(
+        "So that nothing goes to your address that must not. It is a keyed hash; your address is not in it."
+    ),
+    legal_basis=gettext_lazy("our duty and interest to heed your objection (GDPR Art. 6(1)(c) and (f), Art. 21(3))"),
     until=lambda: (
         _("as long as we send newsletters; if your address could not be reached, %(period)s")
         % {"period": period(settings.BOUNCE_RETENTION)}
     ),
-    tell=passages({"reason": (_lazy("Reason"), choice(Suppression.Reason)), "since": (_lazy("Since"), moment)}),
+    tell=passages(
+        {"reason": (gettext_lazy("Reason"), choice(Suppression.Reason)), "since": (gettext_lazy("Since"), moment)}
+    ),
 )
 PRIVACY_REQUESTS = Words(
-    title=_lazy("Your requests for a link to this page"),
-    why=_lazy("So that the link works once only, and that we can show we answered."),
+    title=gettext_lazy("Your requests for a link to this page"),
+    why=gettext_lazy("So that the link works once only, and that we can show we answered."),
     legal_basis=RIGHTS,
     until=lambda: (
         _("%(period)s; if the link was not used, %(short)s")
@@ -221,18 +237,45 @@ PRIVACY_REQUESTS = Words(
     ),
     tell=passages(
         {
-            "requested_at": (_lazy("Requested"), moment),
-            "address": (_lazy("Address"), text),
-            "state": (_lazy("State"), choice(PrivacyRequest.State)),
-            "link_mailed_at": (_lazy("Link mailed"), moment),
-            "link_used_at": (_lazy("Link used"), moment),
+            "requested_at": (gettext_lazy("Requested"), moment),
+            "address": (gettext_lazy("Address"), text),
+            "state": (gettext_lazy("State"), choice(PrivacyRequest.State)),
+            "link_mailed_at": (gettext_lazy("Link mailed"), moment),
+            "link_used_at": (gettext_lazy("Link used"), moment),
+        }
+    ),
+)
+CASES = Words(
+    title=gettext_lazy("What you asked of us"),
+    why=gettext_lazy("So that we answer in time, and can show that we did."),
+    legal_basis=RIGHTS,
+    until=lambda: (
+        _("%(period)s after our answer; without your address once you have your data deleted")
+        % {"period": period(settings.PRIVACY_REQUEST_RETENTION)}
+    ),
+    tell=passages(
+        {
+            "number": (gettext_lazy("Number"), text),
+            "kind": (gettext_lazy("What"), choice(RightsCase.Kind)),
+            "way": (gettext_lazy("Way"), choice(RightsCase.Way)),
+            "received_on": (gettext_lazy("Received"), day),
+            "due_on": (gettext_lazy("To be answered by"), day),
+            "newsletters": (gettext_lazy("Newsletters"), listing),
+            "address": (gettext_lazy("Address"), text),
+            "new_address": (gettext_lazy("New address"), text),
+            "extended_at": (gettext_lazy("Deadline extended"), moment),
+            "extension_reason": (gettext_lazy("Why it takes longer"), text),
+            "state": (gettext_lazy("State"), choice(RightsCase.State)),
+            "answered_at": (gettext_lazy("Answered"), moment),
+            "outcome": (gettext_lazy("What we did, or why not"), text),
+            "internal_note": (gettext_lazy("Note of our staff"), text),
         }
     ),
 )
 SIGN_UPS = Words(
-    title=_lazy("Forms sent with your address"),
-    why=_lazy("So that we can ask for your confirmation, and nobody can order for you."),
-    legal_basis=_lazy("your consent, and our interest in checking it (GDPR Art. 6(1)(a) and (f))"),
+    title=gettext_lazy("Forms sent with your address"),
+    why=gettext_lazy("So that we can ask for your confirmation, and nobody can order for you."),
+    legal_basis=gettext_lazy("your consent, and our interest in checking it (GDPR Art. 6(1)(a) and (f))"),
     until=lambda: period(settings.SIGN_UP_RETENTION),
     tell=lambda rows: [
         Passage(
@@ -243,16 +286,16 @@ SIGN_UPS = Words(
     ],
 )
 SERVICE_MAILS = Words(
-    title=_lazy("Service mails to you"),
-    why=_lazy("So that each goes out once, and not again."),
-    legal_basis=_lazy("our interest in a working confirmation (GDPR Art. 6(1)(f))"),
+    title=gettext_lazy("Service mails to you"),
+    why=gettext_lazy("So that each goes out once, and not again."),
+    legal_basis=gettext_lazy("our interest in a working confirmation (GDPR Art. 6(1)(f))"),
     until=lambda: period(settings.SIGN_UP_RETENTION),
     tell=passages(
         {
-            "kind": (_lazy("What"), _kind),
-            "created_at": (_lazy("Caused"), moment),
-            "state": (_lazy("State"), choice(OutboxMail.State)),
-            "sent_at": (_lazy("Sent"), moment),
+            "kind": (gettext_lazy("What"), _kind),
+            "created_at": (gettext_lazy("Caused"), moment),
+            "state": (gettext_lazy("State"), choice(OutboxMail.State)),
+            "sent_at": (gettext_lazy("Sent"), moment),
         }
     ),
 )
