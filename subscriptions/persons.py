@@ -72,6 +72,14 @@ def _evidence_is_kept() -> str:
     ) % {"years": settings.EVIDENCE_RETENTION_YEARS}
 
 
+def _export_evidence(address_key: str) -> list[dict[str, Any]]:
+    """The ledger's records, but for who of our staff acted: that is their own data (EuGH C-579/21)."""
+    records = ledger.evidence(address_key)
+    return [
+        {**record, "actor": record["actor"].partition(":")[0]} if "actor" in record else record for record in records
+    ]
+
+
 def _keep(address_key: str, now: datetime) -> int:
     return 0
 
@@ -165,6 +173,7 @@ def forget_sign_ups(sign_ups: Iterable[SignUp]) -> int:
 def _service_mails(address_key: str) -> list[OutboxMail]:
     causes: set[UUID] = set(SignUp.objects.filter(address_key=address_key).values_list("uuid", flat=True))
     causes |= set(PrivacyRequest.objects.filter(address_key=address_key).values_list("uuid", flat=True))
+    causes |= set(RightsCase.objects.filter(address_key=address_key).values_list("uuid", flat=True))
     return list(OutboxMail.objects.filter(reference__in=causes))
 
 
@@ -190,7 +199,7 @@ READERS = Holding(
 EVIDENCE = Holding(
     name="consent_records",
     models=("subscriptions.ConsentRecord", "subscriptions.ConsentPayload"),
-    export=ledger.evidence,
+    export=_export_evidence,
     erase=_keep,
     kept=_evidence_is_kept,
     restricted=("subscriptions.ConsentPayload",),

@@ -4,29 +4,24 @@ What is held stands in the registry of `newsroom.persons`, so nothing here names
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection
 from datetime import datetime
-from typing import Any
 from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
-from django.utils import timezone
-from django.utils.translation import gettext as _
 
 from newsroom import persons
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
-from newsroom.templatetags.periods import period
-from subscriptions import consent, erasures, ledger, links, suppression
+from subscriptions import cases, consent, erasures, ledger, links, suppression
 from subscriptions.consent import Origin
-from subscriptions.models import ConsentRecord, PrivacyRequest, SignUp, Subscriber, Suppression
+from subscriptions.models import ConsentRecord, PrivacyRequest, RightsCase, SignUp, Subscriber, Suppression
 
 logger = logging.getLogger(__name__)
 
 # What exists only because the reader asked what exists.
 CAUSED_BY_ASKING = {"privacy_requests", "service_mails"}
-EXPORT_SCHEMA = 1
 
 
 @transaction.atomic
@@ -79,27 +74,23 @@ def note_handed_over(request: UUID, *, address_key: str, at: datetime) -> None:
         older.filter(requested_at__lt=newest).update(state=PrivacyRequest.State.CLOSED)
 
 
-def is_held(address_key: str) -> bool:
+def is_held(address_key: str, *, but_for: Collection[str] = CAUSED_BY_ASKING) -> bool:
     """Say whether anything is held about an address, but for the question itself."""
-    return any(holding.export(address_key) for holding in persons.holdings() if holding.name not in CAUSED_BY_ASKING)
-
-
-def export(request: PrivacyRequest, now: datetime) -> dict[str, Any]:
-    """Return everything held about the reader, and what the law wants said along with it (GDPR Art. 15 and 20)."""
-    return {
-        "schema": EXPORT_SCHEMA,
-        "exported_at": timezone.localtime(now).isoformat(timespec="seconds"),
-        "address": request.address,
-        "about": about_processing(),
-        "data": {holding.name: holding.export(request.address_key) for holding in persons.holdings()},
-    }
+    return any(holding.export(address_key) for holding in persons.holdings() if holding.name not in but_for)
 
 
 @transaction.atomic
 def object_to(request: PrivacyRequest, *, origin: Origin, now: datetime) -> None:
-    """Stop at once, and remember the address as one not to be mailed (GDPR Art. 21); it need be no reader's."""
-    consent.suppress(request.address_key, Suppression.Reason.OBJECTION, origin=origin, now=now)
-    if subscriber := Subscriber.objects.filter(address_key=request.address_key).first():
+    """Heed the objection of whoever opened the link (GDPR Art. 21)."""
+    cases.note_answered(request, RightsCase.Kind.OBJECT, now=now)
+    mail_no_more(request.address_key, origin=origin, now=now)
+
+
+@transaction.atomic
+def mail_no_more(address_key: str, *, origin: Origin, now: datetime) -> None:
+    """Stop at once, and remember the address as one not to be mailed; it need be no reader's."""
+    consent.suppress(address_key, Suppression.Reason.OBJECTION, origin=origin, now=now)
+    if subscriber := Subscriber.objects.filter(address_key=address_key).first():
         consent.note_objection(subscriber, origin=origin, now=now)
 
 
@@ -114,9 +105,17 @@ def erase(request: PrivacyRequest, *, origin: Origin, now: datetime) -> dict[str
 
     What stays is the restricted evidence (Art. 17(3)(e)) and a keyed hash that keeps the address from being mailed.
     """
-    counts = erase_everywhere(request.address_key, origin=origin, now=now)
+    cases.note_answered(request, RightsCase.Kind.ERASE, now=now)
+    counts = erase_address(request.address_key, origin=origin, now=now)
     logger.info("Privacy request %s: erased %s.", request.uuid, counts)
-    erasures.note(request.address_key, at=now)
+    return counts
+
+
+@transaction.atomic
+def erase_address(key: str, *, origin: Origin, now: datetime) -> dict[str, int]:
+    """Erase an address, for good: what a backup brings back is erased again."""
+    counts = erase_everywhere(key, origin=origin, now=now)
+    erasures.note(key, at=now)
     return counts
 
 
@@ -135,58 +134,7 @@ def erase_everywhere(key: str, *, origin: Origin, now: datetime) -> dict[str, in
 
 
 def _erased(subscriber: Subscriber, origin: Origin) -> ledger.Act:
-    body = {"address": subscriber.address, "actor": origin.actor, "source": origin.source, "ip": origin.ip}
+    body = consent.circumstances(subscriber.address, origin)
     return ledger.Act(
         type=ConsentRecord.Type.ERASED, subject=subscriber.uuid, address_key=subscriber.address_key, body=body
     )
-
-
-@dataclass(frozen=True, slots=True)
-class Purpose:
-    purpose: str
-    legal_basis: str
-    period: str
-
-    def as_dict(self) -> dict[str, str]:
-        return {"purpose": self.purpose, "legal_basis": self.legal_basis, "period": self.period}
-
-
-def about_processing() -> dict[str, Any]:
-    """Return the information of GDPR Art. 15(1), every period as configured."""
-    recipients = [settings.HOSTING_PROVIDER, settings.MAIL_PROVIDER]
-    return {
-        "controller": settings.PUBLISHER,
-        "data_protection_officer": settings.DPO,
-        "purposes": [purpose.as_dict() for purpose in _purposes()],
-        "recipients": [name for name in recipients if name] or [_("hosting and mail providers, bound by contract")],
-        "source": _("You gave us the data yourself, on our forms and by pressing the buttons behind our links."),
-        "rights": _(
-            "You may ask for access, rectification, erasure, restriction and portability, object to the processing, and"
-            " withdraw your consent at any time with effect for the future."
-        ),
-        "complaints_to": settings.SUPERVISORY_AUTHORITY,
-        "automated_decisions": _("There are none, and no profiling."),
-    }
-
-
-def _purposes() -> list[Purpose]:
-    return [
-        Purpose(_("Sending the newsletters you ordered"), _("GDPR Art. 6(1)(a)"), _("until you withdraw your consent")),
-        Purpose(
-            _("Asking for the confirmation of a sign-up"),
-            _("GDPR Art. 6(1)(a) and (f)"),
-            _("%(period)s, if it is not confirmed") % {"period": period(settings.SIGN_UP_RETENTION)},
-        ),
-        Purpose(
-            _("Proving your consent"),
-            _("GDPR Art. 6(1)(c) and (f), Art. 7(1)"),
-            _("until the end of the %(years)d. calendar year after you withdrew it")
-            % {"years": settings.EVIDENCE_RETENTION_YEARS},
-        ),
-        Purpose(_("Knowing which issue was delivered"), _("GDPR Art. 6(1)(a)"), period(settings.DELIVERY_RETENTION)),
-        Purpose(
-            _("Keeping addresses from being mailed that must not be"),
-            _("GDPR Art. 6(1)(c) and (f)"),
-            _("as a keyed hash, as long as we send newsletters"),
-        ),
-    ]

@@ -4,14 +4,14 @@ from collections.abc import Callable
 from functools import wraps
 
 from django.conf import settings
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from subscriptions import consent, links, privacy, suppression, throttling
+from subscriptions import consent, exporting, links, privacy, suppression, throttling
 from subscriptions.consent import Origin
 from subscriptions.forms import RightsForm
 from subscriptions.models import PrivacyRequest, Subscriber
@@ -104,10 +104,10 @@ def _restrict_or_change(request: HttpRequest, subscriber: Subscriber) -> str:
 
 @_from_opened_page
 def export(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
-    data = privacy.export(opened, timezone.now())
-    response = JsonResponse(data, json_dumps_params={"indent": 2, "ensure_ascii": False})
-    response["Content-Disposition"] = 'attachment; filename="{}.json"'.format(_("my-data"))
-    return response
+    now = timezone.now()
+    content = exporting.export_file(opened.address, opened.address_key, now=now)
+    headers = {"Content-Disposition": f'attachment; filename="{exporting.file_name(now)}"'}
+    return HttpResponse(content, content_type="application/zip", headers=headers)
 
 
 @_from_opened_page
@@ -130,6 +130,7 @@ def _opened_page(request: HttpRequest, opened: PrivacyRequest, notice: str = "")
         "notice": notice,
         "subscriber": subscriber,
         "is_suppressed": suppression.is_suppressed(opened.address_key),
+        "held": exporting.held(opened.address_key),
     }
     if subscriber:
         context |= choices_context(subscriber)
