@@ -34,12 +34,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Origin:
-    """Where an act came from: the way (`source`), who acted, from which page, and the IP as far as we keep it."""
+    """Where an act came from: the way (`source`), who acted, from which page, and the IP as far as we keep it.
+
+    `received_on` is the day a letter or a call came in, which staff enter later.
+    """
 
     source: str
     actor: str = "reader"
     url: str = ""
     ip: str | None = None
+    received_on: date | None = None
 
 
 class Confirmation(StrEnum):
@@ -125,7 +129,7 @@ def add_newsletter(subscriber: Subscriber, choice: Choice, *, origin: Origin, no
     texts = [wording.keep(text, now=now) for text in (offered.declaration, choice.text)]
     _bind(subscriber, texts)
     suppression.lift(subscriber.address_key)
-    body = {**_agreed(texts), **_act(subscriber.address, origin)}
+    body = {**_agreed(texts), **circumstances(subscriber.address, origin)}
     ledger.record(_by_reader(ConsentRecord.Type.ADDED, subscriber, body), at=now)
     return True
 
@@ -238,7 +242,7 @@ def _bind(subscriber: Subscriber, texts: list[ConsentText]) -> None:
 
 
 def _note_change(subscriber: Subscriber, change: str, *, origin: Origin, now: datetime, **details: Any) -> bool:
-    body = {"change": change, **details, **_act(subscriber.address, origin)}
+    body = {"change": change, **details, **circumstances(subscriber.address, origin)}
     ledger.record(_by_reader(ConsentRecord.Type.CHANGED, subscriber, body), at=now)
     return True
 
@@ -247,7 +251,7 @@ def _end(standing: Iterable[Subscription], subscriber: Subscriber, *, origin: Or
     ended = [subscription for subscription in standing if _end_one(subscription, now)]
     if ended:
         newsletters = [named(subscription.newsletter) for subscription in ended]
-        body = {"newsletters": newsletters, **_act(subscriber.address, origin)}
+        body = {"newsletters": newsletters, **circumstances(subscriber.address, origin)}
         ledger.record(_by_reader(ConsentRecord.Type.WITHDRAWN, subscriber, body), at=now)
     return len(ended)
 
@@ -260,8 +264,9 @@ def _end_one(subscription: Subscription, now: datetime) -> bool:
 # What the proof says
 
 
-def _act(address: str, origin: Origin) -> dict[str, Any]:
-    return {"address": address, "actor": origin.actor, "source": origin.source, "page": origin.url, "ip": origin.ip}
+def circumstances(address: str, origin: Origin) -> dict[str, Any]:
+    said = {"address": address, "actor": origin.actor, "source": origin.source, "page": origin.url, "ip": origin.ip}
+    return {**said, "received_on": origin.received_on.isoformat()} if origin.received_on else said
 
 
 def named(newsletter: Newsletter) -> dict[str, str]:
@@ -288,7 +293,7 @@ def _by_reader(act: ConsentRecord.Type, subscriber: Subscriber, body: dict[str, 
 def _requested(sign_up: SignUp, texts: Iterable[ConsentText], origin: Origin) -> ledger.Act:
     body = {
         **_agreed(texts),
-        **_act(sign_up.address, origin),
+        **circumstances(sign_up.address, origin),
         "address_typed": sign_up.address_typed,
         "language": sign_up.language,
         "form_version": wording.template_version(),
@@ -303,7 +308,7 @@ def _confirmed(sign_up: SignUp, subscriber: Subscriber, origin: Origin) -> ledge
     texts = sign_up.consent_texts.select_related("newsletter").order_by("newsletter__position", "pk")
     body = {
         **_agreed(texts),
-        **_act(sign_up.address, origin),
+        **circumstances(sign_up.address, origin),
         "address_typed": sign_up.address_typed,
         "language": sign_up.language,
         "sign_up": str(sign_up.uuid),

@@ -33,6 +33,7 @@ FACTS = {
     "address_typed": "Adresse, wie getippt",
     "actor": "Handelnd",
     "source": "Weg",
+    "received_on": "Eingegangen am",
     "page": "Seite",
     "language": "Sprache",
     "form_version": "Fassung des Formulars",

@@ -7,15 +7,18 @@ from datetime import datetime
 from uuid import uuid4
 
 from django.db import transaction
+from django.db.models import Model
 
 from newsroom import persons
 from subscriptions import erasures, privacy, suppression
 from subscriptions.consent import Origin
-from subscriptions.models import PrivacyRequest, SignUp, Subscriber, Suppression
+from subscriptions.models import PrivacyRequest, RightsCase, SignUp, Subscriber, Suppression
 
 logger = logging.getLogger(__name__)
 
 ORIGIN = Origin(source="replayed erasure", actor="system")
+# What a reader asks for, and when he did.
+ASKED_AT: dict[type[Model], str] = {SignUp: "requested_at", PrivacyRequest: "requested_at", RightsCase: "entered_at"}
 
 
 def replay(now: datetime) -> int:
@@ -70,9 +73,9 @@ def _has_come_back(address_key: str, erased_at: datetime) -> bool:
 def _kept_aside(address_key: str, erased_at: datetime) -> Iterator[None]:
     """Hide what the reader has asked for since the erasure, within the transaction, so that it is not erased."""
     aside = f"aside-{uuid4()}"
-    newer = {"address_key": address_key, "requested_at__gt": erased_at}
-    for model in (SignUp, PrivacyRequest):
-        model.objects.filter(**newer).update(address_key=aside)
+    for model, asked_at in ASKED_AT.items():
+        newer = {"address_key": address_key, f"{asked_at}__gt": erased_at}
+        model._default_manager.filter(**newer).update(address_key=aside)
     yield
-    for model in (SignUp, PrivacyRequest):
-        model.objects.filter(address_key=aside).update(address_key=address_key)
+    for model in ASKED_AT:
+        model._default_manager.filter(address_key=aside).update(address_key=address_key)

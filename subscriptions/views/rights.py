@@ -11,10 +11,10 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from subscriptions import consent, exporting, links, privacy, suppression, throttling
+from subscriptions import cases, consent, exporting, links, privacy, suppression, throttling
 from subscriptions.consent import Origin
 from subscriptions.forms import RightsForm
-from subscriptions.models import PrivacyRequest, Subscriber
+from subscriptions.models import PrivacyRequest, RightsCase, Subscriber
 from subscriptions.reader_forms import Stamp, reader_form, see_other, token_page
 from subscriptions.views.choosing import change, choices_context
 
@@ -83,21 +83,23 @@ def change_newsletters(request: HttpRequest, opened: PrivacyRequest) -> HttpResp
         privacy.object_to(opened, origin=_origin(request), now=timezone.now())
         notice = _("Done. We will not write to you any more.")
     elif subscriber:
-        notice = _restrict_or_change(request, subscriber)
+        notice = _restrict_or_change(request, opened, subscriber)
     else:
         notice = ""
     return _opened_page(request, opened, notice)
 
 
-def _restrict_or_change(request: HttpRequest, subscriber: Subscriber) -> str:
+def _restrict_or_change(request: HttpRequest, opened: PrivacyRequest, subscriber: Subscriber) -> str:
     """Restriction needs the fresh proof of this page; the link in every issue only changes newsletters."""
     origin, now = _origin(request), timezone.now()
     match request.POST.get("act"):
         case "restrict":
             consent.restrict(subscriber, origin=origin, now=now)
+            cases.note_answered(opened, RightsCase.Kind.RESTRICT, now=now)
             return _("Done. We keep your data, but do nothing with them until you lift the restriction.")
         case "lift_restriction":
             consent.lift_restriction(subscriber, origin=origin, now=now)
+            cases.note_answered(opened, RightsCase.Kind.LIFT_RESTRICTION, now=now)
             return _("Done. The restriction is lifted, and everything goes on as before.")
     return change(subscriber, request.POST, origin)
 
@@ -105,6 +107,7 @@ def _restrict_or_change(request: HttpRequest, subscriber: Subscriber) -> str:
 @_from_opened_page
 def export(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
     now = timezone.now()
+    cases.note_answered(opened, RightsCase.Kind.ACCESS, now=now)
     content = exporting.export_file(opened.address, opened.address_key, now=now)
     headers = {"Content-Disposition": f'attachment; filename="{exporting.file_name(now)}"'}
     return HttpResponse(content, content_type="application/zip", headers=headers)
