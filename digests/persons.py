@@ -63,6 +63,7 @@ def register() -> None:
         "digests.LeftOut",
     )
     persons.register_without("what the mail provider answered to all", "digests.DeliveryAttempt", "digests.Provider")
+    persons.register_without("what staff were alarmed of", "mail.StaffAlarm")
     persons.register_without("numbers of readers, which lead nowhere once they are erased", "digests.DeliveryBatch")
 
 

@@ -199,6 +199,7 @@ DPO = {
     "name": env.str("DPO_NAME", "Datenschutzbeauftragte der " + PUBLISHER["name"]),
     "email": env.str("DPO_EMAIL", "datenschutz@wochenblitz.example" if _may_guess else PUBLISHER["email"]),
 }
+ALARM_EMAIL = env.str("ALARM_EMAIL", PUBLISHER["email"])  # a digest that is late, mail that is stuck
 SUPERVISORY_AUTHORITY = env.str(
     "SUPERVISORY_AUTHORITY", "die Datenschutzaufsichtsbehörde des Bundeslandes, in dem der Verlag sitzt"
 )
@@ -346,6 +347,7 @@ CELERY = {
             "schedule": OUTBOX_SECONDS,
             "options": {"expires": 10},
         },
+        "alarms": {"task": "newsroom.mail.tasks.watch_alarms", "schedule": 60.0, "options": {"expires": 60}},
         "tick": {"task": "digests.tasks.tick", "schedule": TICK_SECONDS, "options": {"expires": 60}},
         "sweep": {"task": "digests.tasks.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 10}},
         # Before the office opens, so that the officer's mailbox holds the head of yesterday's chain.

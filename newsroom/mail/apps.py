@@ -9,6 +9,9 @@ class MailConfig(AppConfig):
     verbose_name = _("Mail")
 
     def ready(self) -> None:
+        from newsroom.mail import alarms, outbox
         from newsroom.mail.checks import check_mail
 
         register(check_mail)
+        outbox.register(alarms.BEGUN, alarms.prepare_begun)
+        outbox.register(alarms.OVER, alarms.prepare_over)

@@ -2,6 +2,7 @@ import uuid
 from datetime import datetime
 from typing import Self
 
+from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
@@ -18,6 +19,11 @@ class OutboxMailQuerySet(models.QuerySet["OutboxMail"]):
     def lost(self, now: datetime) -> Self:
         """Mails that may have been sent: their relay died during the call."""
         return self.filter(state=OutboxMail.State.SUBMITTING, lease_until__lt=now)
+
+    def old(self, now: datetime) -> Self:
+        """Mails whose sign-ups are deleted by now too, whatever became of them, but for those just being sent."""
+        at_rest = self.exclude(state__in=[OutboxMail.State.LEASED, OutboxMail.State.SUBMITTING])
+        return at_rest.filter(created_at__lte=now - settings.SIGN_UP_RETENTION)
 
     def sent_since(self, time: datetime) -> Self:
         return self.filter(state=OutboxMail.State.SENT, sent_at__gte=time)
@@ -69,3 +75,25 @@ class OutboxMail(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.uuid}"
+
+
+class StaffAlarm(models.Model):
+    """Something staff were, or are to be, mailed of: it began, and ends with its cause."""
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    key = models.CharField(max_length=100)
+    text = models.CharField(_("what"), max_length=500)
+    path = models.CharField(max_length=200, blank=True)
+    raised_at = models.DateTimeField(_("since"))
+    ended_at = models.DateTimeField(_("over since"), null=True, blank=True)
+
+    class Meta:
+        verbose_name = _("alarm")
+        verbose_name_plural = _("alarms")
+        ordering = ["-raised_at"]
+        constraints = [
+            models.UniqueConstraint(fields=["key"], condition=Q(ended_at=None), name="one_lasting_alarm_per_key")
+        ]
+
+    def __str__(self) -> str:
+        return self.text

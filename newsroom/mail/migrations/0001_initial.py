@@ -73,4 +73,26 @@ class Migration(migrations.Migration):
                 ],
             },
         ),
+        migrations.CreateModel(
+            name="StaffAlarm",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
+                ("key", models.CharField(max_length=100)),
+                ("text", models.CharField(max_length=500, verbose_name="what")),
+                ("path", models.CharField(blank=True, max_length=200)),
+                ("raised_at", models.DateTimeField(verbose_name="since")),
+                ("ended_at", models.DateTimeField(blank=True, null=True, verbose_name="over since")),
+            ],
+            options={
+                "verbose_name": "alarm",
+                "verbose_name_plural": "alarms",
+                "ordering": ["-raised_at"],
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("ended_at", None)), fields=("key",), name="one_lasting_alarm_per_key"
+                    )
+                ],
+            },
+        ),
     ]
