@@ -1,8 +1,11 @@
 """What a reader does in tests: fills in forms, reads mails, follows links."""
 
+import json
 import re
 from datetime import UTC, datetime, timedelta
+from io import BytesIO
 from typing import Any
+from zipfile import ZipFile
 
 from django.core import mail
 from django.test import Client
@@ -49,6 +52,13 @@ def open_rights_page(address: str) -> tuple[Client, Any]:
 
 def form_token(page: Any) -> str:
     return re.findall(r'name="token" value="([^"]+)"', page.content.decode())[0]
+
+
+def exported(answer: Any, name: str = "daten.json") -> Any:
+    """A file of the export that was downloaded: the data read, anything else as text."""
+    with ZipFile(BytesIO(answer.content)) as archive:
+        text = archive.read(name).decode()
+    return json.loads(text) if name == "daten.json" else text
 
 
 def mails_to(address: str) -> list[Any]:

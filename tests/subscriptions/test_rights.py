@@ -1,4 +1,3 @@
-import json
 from datetime import timedelta
 
 import pytest
@@ -11,6 +10,7 @@ from subscriptions.models import ConsentRecord, PrivacyRequest, SignUp, Subscrip
 from tests.makers import make_newsletter, make_subscriber
 from tests.subscriptions.reading import (
     a_reader,
+    exported,
     form_token,
     last_mail,
     link_in,
@@ -133,8 +133,8 @@ def test_the_export_is_one_file_with_everything_and_what_the_law_wants_said():
 
     answer = reader.post("/meine-daten/export/", {"token": form_token(page)})
 
-    data = json.loads(answer.content)
-    assert answer["Content-Type"].startswith("application/json")
+    data = exported(answer)
+    assert answer["Content-Type"] == "application/zip"
     assert answer["Content-Disposition"].startswith("attachment") and answer["Cache-Control"] == "no-store"
     assert set(data["data"]) == {holding.name for holding in persons.holdings()}
     assert data["data"]["readers"][0]["subscriptions"][0]["newsletter"] == newsletter.name
@@ -151,7 +151,9 @@ def test_the_export_holds_nobody_elses_data():
 
     answer = reader.post("/meine-daten/export/", {"token": form_token(page)})
 
-    assert "other@example.com" not in answer.content.decode()
+    for name in ("daten.json", "lesen.html", "LIESMICH.txt"):
+        text = str(exported(answer, name))
+        assert "leserin@example.com" in text and "other@example.com" not in text
 
 
 def test_newsletters_can_be_changed_on_the_opened_page():
@@ -184,7 +186,7 @@ def test_someone_with_an_unconfirmed_sign_up_alone_sees_and_erases_that():
     send_form("leserin@example.com", make_newsletter())
     reader, page = open_rights_page("leserin@example.com")
 
-    export = json.loads(reader.post("/meine-daten/export/", {"token": form_token(page)}).content)
+    export = exported(reader.post("/meine-daten/export/", {"token": form_token(page)}))
     reader.post("/meine-daten/loeschen/", {"token": form_token(page), "sure": "yes"})
 
     assert len(export["data"]["sign_ups"]) == 1
