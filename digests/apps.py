@@ -8,8 +8,9 @@ class DigestsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models exist only now.
-        from digests import persons, release, trial
+        from digests import persons, release, retention, trial
         from newsroom.mail import outbox
 
         persons.register()
+        retention.register()
         outbox.register(release.TEST_MAIL, trial.prepare)

@@ -2,25 +2,21 @@
 
 import logging
 from collections.abc import Callable, Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from celery import shared_task
 from django.utils import timezone
 
 import digests.audit
-import digests.retention
 import subscriptions.audit
-import subscriptions.retention
-from newsroom.mail import outbox
+from newsroom.retention import purging
+from newsroom.retention.models import PurgeRun
+from subscriptions import consent
 
 logger = logging.getLogger(__name__)
 
-PURGES: list[Callable[[datetime], dict[str, int]]] = [
-    # Deliveries first: a reader without subscription goes when the list of his deliveries has gone.
-    digests.retention.purge,
-    subscriptions.retention.purge,
-    outbox.purge,
-]
+# A task shares its worker with others, and ends before the time limit of tasks.
+PURGE_TIME = timedelta(seconds=45)
 AUDITS: list[Callable[[datetime], Iterable[str]]] = [
     subscriptions.audit.broken_invariants,
     digests.audit.broken_invariants,
@@ -29,7 +25,10 @@ AUDITS: list[Callable[[datetime], Iterable[str]]] = [
 
 @shared_task
 def purge() -> None:
-    logger.info("Purged: %s", purge_all(timezone.now()))
+    """Delete what is due; what is left after a while goes behind the tasks that wait."""
+    _pauses_ended, run = _purge(timezone.now(), time_limit=PURGE_TIME)
+    if run.state == PurgeRun.State.UNFINISHED:
+        purge.apply_async(expires=3600)
 
 
 @shared_task
@@ -40,10 +39,16 @@ def audit() -> None:
 
 def purge_all(now: datetime) -> dict[str, int]:
     """Delete everything whose retention has ended and return how many rows went from where."""
-    counts: dict[str, int] = {}
-    for purge_some in PURGES:
-        counts |= purge_some(now)
-    return counts
+    pauses_ended, run = _purge(now)
+    return {"pauses_ended": pauses_ended, **run.counts}
+
+
+def _purge(now: datetime, *, time_limit: timedelta | None = None) -> tuple[int, PurgeRun]:
+    """End the pauses that are over as well: that, too, is a thing whose time has come."""
+    pauses_ended = consent.resume_due(now)
+    run = purging.purge(now, time_limit=time_limit)
+    logger.info("Purge %s: %s pauses ended, deleted %s", run.state, pauses_ended, run.counts)
+    return pauses_ended, run
 
 
 def broken_invariants(now: datetime) -> list[str]:

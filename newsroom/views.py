@@ -9,6 +9,7 @@ from django.views.decorators.http import require_safe
 from django.views.static import serve
 
 from newsroom.caching import reading_page
+from newsroom.retention import public_rules
 
 
 @reading_page
@@ -25,7 +26,7 @@ def imprint(request: HttpRequest) -> HttpResponse:
 def _legal_page(request: HttpRequest, name: str) -> HttpResponse:
     # Whole texts per language instead of translated sentences: a legal text is written, not assembled.
     template = loader.select_template([f"legal/{name}.{get_language()}.html", f"legal/{name}.de.html"])
-    return HttpResponse(template.render({"settings": settings}, request))
+    return HttpResponse(template.render({"settings": settings, "rules": public_rules()}, request))
 
 
 @require_safe

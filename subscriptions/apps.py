@@ -9,9 +9,11 @@ class SubscriptionsConfig(AppConfig):
     def ready(self) -> None:
         # Only now can modules that use models be imported.
         from newsroom.mail import gate, outbox
-        from subscriptions import anchoring, checks, erasures, mails, persons  # noqa: F401
+        from subscriptions import anchoring, case_mails, checks, erasures, mails, persons, retention  # noqa: F401
 
         mails.register()
+        case_mails.register()
         outbox.register(anchoring.KIND, anchoring.make_anchor_mail)
         persons.register()
+        retention.register()
         gate.register("erasures", erasures.find_obstacle)

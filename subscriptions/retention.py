@@ -1,12 +1,22 @@
-"""What is purged when (GDPR Art. 5(1)(e)). Each purge is one query, its cutoff in the filter, and safe to repeat."""
+"""What is kept about readers for how long (GDPR Art. 5(1)(e)). Each rule's cutoff is in its filter.
+
+What is held about a reader whose processing is restricted stays meanwhile (GDPR Art. 18(2)).
+"""
 
 from datetime import datetime
 
 from django.conf import settings
-from django.db.models import Exists, Max, OuterRef, Q
+from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
 from django.utils import timezone
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 
-from subscriptions import consent, ledger
+from newsroom import retention
+from newsroom.mail.models import OutboxMail
+from newsroom.retention import Rule
+from newsroom.retention.rows import Rows, delete
+from newsroom.templatetags.periods import period
+from subscriptions import ledger, suppression
 from subscriptions.models import (
     ConsentPayload,
     ConsentRecord,
@@ -30,76 +40,201 @@ ACTS = [
 ]
 
 
-def purge(now: datetime) -> dict[str, int]:
-    """Delete everything whose time has come and return how many rows went."""
-    return {
-        "pauses_ended": consent.resume_due(now),
-        "sign_ups": purge_sign_ups(now),
-        "readers": purge_readers(now),
-        "evidence": purge_evidence(now),
-        "views_of_evidence": purge_evidence_views(now),
-        "privacy_requests": purge_privacy_requests(now),
-        "suppressions": purge_bounces(now),
-        "request_counts": purge_request_counts(now),
-    }
-
-
-def purge_sign_ups(now: datetime) -> int:
-    """Sign-ups go after `SIGN_UP_RETENTION`; of confirmed ones the ledger keeps the proof."""
-    restricted = Subscriber.objects.filter(address_key=OuterRef("address_key"), restricted_at__isnull=False)
-    old = SignUp.objects.filter(requested_at__lt=now - settings.SIGN_UP_RETENTION)
-    return forget_sign_ups(old.filter(~Exists(restricted)))
-
-
-def purge_readers(now: datetime) -> int:
-    """Readers without a subscription go as soon as the list of their deliveries has gone as well."""
-    standing = Subscription.objects.filter(subscriber=OuterRef("pk")).filter(
-        ~Q(state=Subscription.State.ENDED) | Q(ended_at__gte=now - settings.DELIVERY_RETENTION)
-    )
-    gone = Subscriber.objects.filter(~Exists(standing), restricted_at=None)
-    return gone.filter(created_at__lt=now - settings.DELIVERY_RETENTION).delete()[1].get("subscriptions.Subscriber", 0)
-
-
-def purge_evidence(now: datetime) -> int:
-    """Proofs go after the end of the third calendar year after the reader's last act, if he gets nothing any more."""
-    first_day_kept = timezone.localtime(now).replace(
-        year=timezone.localtime(now).year - settings.EVIDENCE_RETENTION_YEARS,
-        month=1, day=1, hour=0, minute=0, second=0, microsecond=0,
+def register() -> None:
+    retention.register(
+        SIGN_UPS, SERVICE_MAILS, READERS, EVIDENCE, LAPSED, SUPPRESSIONS, EVIDENCE_VIEWS, PRIVACY_REQUESTS,
+        REQUEST_COUNTS,
     )  # fmt: skip
-    last_acts = (
-        ConsentPayload.objects.filter(record__type__in=ACTS)
-        .values("address_key")
-        .annotate(last=Max("record__at"))
-        .filter(last__lt=first_day_kept)
+
+
+def evidence_limit(now: datetime) -> datetime:
+    """Return the first moment of the calendar year, on our calendar, whose acts are still provable."""
+    local = timezone.localtime(now)
+    year = local.year - settings.EVIDENCE_RETENTION_YEARS
+    return local.replace(year=year, month=1, day=1, hour=0, minute=0, second=0, microsecond=0, fold=0)
+
+
+def due_sign_ups(now: datetime) -> QuerySet[SignUp]:
+    """Sign-ups, confirmed or not; of confirmed ones the ledger keeps the proof."""
+    return SignUp.objects.filter(~Exists(_restricted()), requested_at__lte=now - settings.SIGN_UP_RETENTION)
+
+
+def _remove_sign_ups(sign_ups: QuerySet[SignUp]) -> int:
+    # Locked first, as an erasure does, so that the two never wait for each other.
+    return forget_sign_ups(sign_ups.select_for_update())
+
+
+def due_service_mails(now: datetime) -> QuerySet[OutboxMail]:
+    """Mails whose sign-ups are deleted by now too, whatever became of them."""
+    kept = [
+        Q(reference__in=Subquery(model.objects.filter(Exists(_restricted())).values("uuid")))
+        for model in (SignUp, PrivacyRequest)
+    ]
+    return OutboxMail.objects.old(now).exclude(kept[0] | kept[1])
+
+
+def due_readers(now: datetime) -> QuerySet[Subscriber]:
+    """Readers without a subscription, as soon as the list of their deliveries has gone as well."""
+    limit = now - settings.DELIVERY_RETENTION
+    standing = Subscription.objects.filter(subscriber=OuterRef("pk")).filter(
+        ~Q(state=Subscription.State.ENDED) | Q(ended_at__gt=limit)
     )
+    return Subscriber.objects.filter(~Exists(standing), restricted_at=None, created_at__lte=limit)
+
+
+def _remove_readers(readers: QuerySet[Subscriber]) -> int:
+    # A reader who comes back at this very moment is waited for, and then not due any more.
+    list(Subscriber.objects.filter(pk__in=readers.values("pk")).select_for_update())
+    return delete(readers.all())
+
+
+def due_evidence(now: datetime) -> QuerySet[ConsentPayload]:
+    """Proofs of who gets nothing any more, after the end of the third calendar year after the last act."""
+    limit = evidence_limit(now)
+    newer = ConsentPayload.objects.filter(address_key=OuterRef("address_key"), record__type__in=ACTS)
     standing = Subscription.objects.exclude(state=Subscription.State.ENDED).filter(
         subscriber__address_key=OuterRef("address_key")
     )
-    restricted = Subscriber.objects.filter(address_key=OuterRef("address_key"), restricted_at__isnull=False)
-    expired = ConsentPayload.objects.filter(
+    return ConsentPayload.objects.filter(
+        ~Exists(newer.filter(record__at__gte=limit)),
         ~Exists(standing),
-        ~Exists(restricted),
-        record__at__lt=first_day_kept,  # not the sign-up someone sent yesterday
-        address_key__in=last_acts.values("address_key"),
+        ~Exists(_restricted()),
+        record__at__lt=limit,  # not the sign-up someone sent yesterday
     )
-    return ledger.forget(expired) if expired.exists() else 0
 
 
-def purge_evidence_views(now: datetime) -> int:
-    return EvidenceView.objects.filter(viewed_at__lt=now - settings.EVIDENCE_VIEW_RETENTION).delete()[0]
-
-
-def purge_privacy_requests(now: datetime) -> int:
-    """Requests whose link was never used go soon, the others when nobody can ask about them any more."""
-    unused = Q(opened_at=None, requested_at__lt=now - settings.SIGN_UP_RETENTION)
-    old = Q(requested_at__lt=now - settings.PRIVACY_REQUEST_RETENTION)
-    return PrivacyRequest.objects.filter(unused | old).delete()[0]
-
-
-def purge_bounces(now: datetime) -> int:
+def due_suppressions(now: datetime) -> QuerySet[Suppression]:
     bounces = Suppression.objects.filter(reason=Suppression.Reason.HARD_BOUNCE)
-    return bounces.filter(created_at__lt=now - settings.BOUNCE_RETENTION).delete()[0]
+    old = bounces.filter(created_at__lte=now - settings.BOUNCE_RETENTION)
+    return old.exclude(address_hash__in=_restricted_hashes())
 
 
-def purge_request_counts(now: datetime) -> int:
-    return RequestCount.objects.filter(window_start__lt=now - settings.NETWORK_COUNT_RETENTION).delete()[0]
+def due_evidence_views(now: datetime) -> QuerySet[EvidenceView]:
+    old = EvidenceView.objects.filter(viewed_at__lte=now - settings.EVIDENCE_VIEW_RETENTION)
+    return old.exclude(address_hash__in=_restricted_hashes())
+
+
+def due_privacy_requests(now: datetime) -> QuerySet[PrivacyRequest]:
+    """Requests whose link was never used go soon, the others when nobody can ask about them any more."""
+    unused = Q(opened_at=None, requested_at__lte=now - settings.SIGN_UP_RETENTION)
+    old = Q(requested_at__lte=now - settings.PRIVACY_REQUEST_RETENTION)
+    return PrivacyRequest.objects.filter(unused | old).exclude(Exists(_restricted()))
+
+
+def due_request_counts(now: datetime) -> QuerySet[RequestCount]:
+    return RequestCount.objects.filter(window_start__lte=now - settings.NETWORK_COUNT_RETENTION)
+
+
+def _restricted() -> QuerySet[Subscriber]:
+    return Subscriber.objects.filter(address_key=OuterRef("address_key"), restricted_at__isnull=False)
+
+
+def _restricted_hashes() -> list[str]:
+    """Return the hashes under which restricted readers stand where their address does not; they are few."""
+    keys = Subscriber.objects.filter(restricted_at__isnull=False).values_list("address_key", flat=True)
+    return [address_hash for key in keys for address_hash in suppression.address_hashes(key)]
+
+
+def _period_of_sign_ups() -> str:
+    words = {"period": period(settings.SIGN_UP_RETENTION), "link": period(settings.CONFIRMATION_LIFETIME)}
+    return gettext("%(period)s (its link is valid for %(link)s)") % words
+
+
+def _period_of_readers() -> str:
+    return gettext(
+        "until you ask for deletion, else until %(period)s after you left the last newsletter; we stop writing to you"
+        " at once"
+    ) % {"period": period(settings.DELIVERY_RETENTION)}
+
+
+def _period_of_evidence() -> str:
+    return gettext("until 31 December of year %(years)d after you unsubscribed") % {
+        "years": settings.EVIDENCE_RETENTION_YEARS
+    }
+
+
+def _period_of_consent() -> str:
+    return gettext("no longer valid once we have not sent you the newsletter for %(months)d months") % {
+        "months": settings.CONSENT_LAPSE_MONTHS
+    }
+
+
+def _period_of_suppressions() -> str:
+    return gettext("as long as we send newsletters; %(period)s if the address did not exist") % {
+        "period": period(settings.BOUNCE_RETENTION)
+    }
+
+
+SIGN_UPS = Rule(
+    name="sign_ups",
+    what=_("Unconfirmed sign-up"),
+    period=_period_of_sign_ups,
+    since=_("the form was sent"),
+    basis=_("GDPR Art. 6(1)(a) and (f)"),
+    store=Rows(model=SignUp, due=due_sign_ups, remove=_remove_sign_ups),
+)
+SERVICE_MAILS = Rule(
+    name="service_mails",
+    what=_("That a service mail was sent to you, without its text"),
+    period=lambda: period(settings.SIGN_UP_RETENTION),
+    since=_("the mail was caused"),
+    basis=_("GDPR Art. 6(1)(f)"),
+    store=Rows(model=OutboxMail, due=due_service_mails),
+)
+READERS = Rule(
+    name="readers",
+    what=_("Address and newsletters"),
+    period=_period_of_readers,
+    since=_("the last newsletter was left"),
+    basis=_("GDPR Art. 6(1)(a)"),
+    store=Rows(model=Subscriber, due=due_readers, remove=_remove_readers),
+)
+EVIDENCE = Rule(
+    name="evidence",
+    what=_("Proof of consent"),
+    period=_period_of_evidence,
+    since=_("the end of the year of the last act"),
+    basis=_("GDPR Art. 6(1)(c) and (f), Art. 17(3)(b) and (e)"),
+    store=Rows(model=ConsentPayload, due=due_evidence, remove=ledger.forget),
+)
+LAPSED = Rule(
+    name="lapsed_consents",
+    what=_("Consent that was not used for long"),
+    period=_period_of_consent,
+    since=_("the newsletter was last sent to the reader"),
+    basis=_("GDPR Art. 6(1)(a)"),
+    store=Rows(model=Subscription, due=Subscription.objects.lapsed),
+    is_purged=False,
+)
+SUPPRESSIONS = Rule(
+    name="suppressions",
+    what=_("Checksum in the suppression list"),
+    period=_period_of_suppressions,
+    since=_("the address was put on the list"),
+    basis=_("GDPR Art. 6(1)(c) and (f), Art. 21(3)"),
+    store=Rows(model=Suppression, due=due_suppressions),
+)
+EVIDENCE_VIEWS = Rule(
+    name="views_of_evidence",
+    what=_("Who looked at a proof of consent"),
+    period=lambda: period(settings.EVIDENCE_VIEW_RETENTION),
+    since=_("the look"),
+    basis=_("GDPR Art. 6(1)(c), Art. 5(2)"),
+    store=Rows(model=EvidenceView, due=due_evidence_views),
+)
+PRIVACY_REQUESTS = Rule(
+    name="privacy_requests",
+    what=_("Requests about your rights"),
+    period=lambda: period(settings.PRIVACY_REQUEST_RETENTION),
+    since=_("the request; one whose link was never used goes with the sign-ups"),
+    basis=_("GDPR Art. 6(1)(c), Art. 5(2)"),
+    store=Rows(model=PrivacyRequest, due=due_privacy_requests),
+)
+REQUEST_COUNTS = Rule(
+    name="request_counts",
+    what=_("Counts against abuse"),
+    period=lambda: period(settings.NETWORK_COUNT_RETENTION),
+    since=_("the count began"),
+    basis=_("GDPR Art. 6(1)(f)"),
+    store=Rows(model=RequestCount, due=due_request_counts),
+)

@@ -103,13 +103,6 @@ def retry(mails: OutboxMailQuerySet, *, now: datetime) -> int:
     return failed + mails.filter(state=State.PENDING, next_attempt_at__gt=now).update(next_attempt_at=now)
 
 
-def purge(now: datetime) -> dict[str, int]:
-    """Delete the rows of mails whose sign-ups are deleted by now too, whatever became of them."""
-    old = OutboxMail.objects.filter(created_at__lt=now - settings.SIGN_UP_RETENTION)
-    deleted, _models = old.exclude(state__in=[State.LEASED, State.SUBMITTING]).delete()
-    return {"service mails": deleted}
-
-
 def _due(now: datetime, *, limit: int) -> list[int]:
     return list(OutboxMail.objects.due(now).order_by("next_attempt_at", "id").values_list("pk", flat=True)[:limit])
 

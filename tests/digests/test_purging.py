@@ -4,8 +4,9 @@ import pytest
 from django.conf import settings
 from django.utils import timezone
 
-from digests import audit, delivery, outcomes, retention
+from digests import audit, delivery, outcomes
 from digests.models import Delivery, DeliveryBatch, Digest
+from newsroom.tasks import purge_all
 from tests.backends import ScriptedBackend
 from tests.makers import make_sending_digest
 
@@ -27,7 +28,7 @@ def sent(settings):
 
 @pytest.mark.parametrize(("age", "left"), [(JUST_BEFORE, 3), (JUST_AFTER, 0)])
 def test_who_got_which_digest_is_forgotten_after_the_retention_period(sent, age, left):
-    retention.purge(sent.due_at + age)
+    purge_all(sent.due_at + age)
 
     assert Delivery.objects.count() == left
     assert DeliveryBatch.objects.exists() == bool(left)
@@ -36,7 +37,7 @@ def test_who_got_which_digest_is_forgotten_after_the_retention_period(sent, age,
 def test_the_sums_stay(sent):
     before = outcomes.counts(sent)
 
-    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 3}
+    assert purge_all(sent.due_at + JUST_AFTER)["deliveries"] == 3
 
     sent.refresh_from_db()
     assert outcomes.counts(sent) == before
@@ -46,13 +47,13 @@ def test_the_sums_stay(sent):
 def test_a_digest_that_is_still_being_sent_keeps_its_deliveries(sent):
     Digest.objects.filter(pk=sent.pk).update(state=Digest.State.SENDING)
 
-    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 0}
+    assert purge_all(sent.due_at + JUST_AFTER)["deliveries"] == 0
 
 
 def test_purging_twice_does_nothing_more(sent):
-    retention.purge(sent.due_at + JUST_AFTER)
+    purge_all(sent.due_at + JUST_AFTER)
 
-    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 0}
+    assert purge_all(sent.due_at + JUST_AFTER)["deliveries"] == 0
 
 
 def test_r34_what_is_held_about_a_restricted_reader_stays_until_the_restriction_ends(sent):
@@ -60,12 +61,12 @@ def test_r34_what_is_held_about_a_restricted_reader_stays_until_the_restriction_
     type(reader).objects.filter(pk=reader.pk).update(restricted_at=timezone.now())
     before = outcomes.counts(sent)
 
-    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 2}
+    assert purge_all(sent.due_at + JUST_AFTER)["deliveries"] == 2
     assert Delivery.objects.get().subscriber == reader
     assert DeliveryBatch.objects.get().reader_ids == []
     type(reader).objects.filter(pk=reader.pk).update(restricted_at=None)
 
-    assert retention.purge(sent.due_at + JUST_AFTER) == {"deliveries": 1}
+    assert purge_all(sent.due_at + JUST_AFTER)["deliveries"] == 1
     sent.refresh_from_db()
     assert outcomes.counts(sent) == before
     assert not DeliveryBatch.objects.exists()

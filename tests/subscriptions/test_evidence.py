@@ -8,7 +8,8 @@ import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
-from subscriptions import evidence, evidence_pdf, ledger, retention, suppression, wording
+from newsroom.tasks import purge_all
+from subscriptions import evidence, evidence_pdf, ledger, suppression, wording
 from subscriptions.models import EvidenceView, Subscriber
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import subscribe
@@ -115,8 +116,8 @@ def test_notes_of_views_go_after_their_time(settings):
     now = timezone.now()
     evidence.note_view("leserin@example.com", actor="staff:1", way=EvidenceView.Way.PAGE, now=now)
 
-    assert retention.purge_evidence_views(now + settings.EVIDENCE_VIEW_RETENTION) == 0
-    assert retention.purge_evidence_views(now + settings.EVIDENCE_VIEW_RETENTION + timedelta(seconds=1)) == 1
+    assert purge_all(now + settings.EVIDENCE_VIEW_RETENTION - timedelta(seconds=1))["views_of_evidence"] == 0
+    assert purge_all(now + settings.EVIDENCE_VIEW_RETENTION)["views_of_evidence"] == 1
 
 
 def test_the_command_writes_the_document_and_notes_that_it_did(tmp_path, reader):

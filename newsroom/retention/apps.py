@@ -1,0 +1,15 @@
+from django.apps import AppConfig
+from django.utils.translation import gettext_lazy as _
+
+
+class RetentionConfig(AppConfig):
+    name = "newsroom.retention"
+    label = "retention"
+    verbose_name = _("Retention")
+
+    def ready(self) -> None:
+        from newsroom import persons
+        from newsroom.retention import by_others
+
+        by_others.register()
+        persons.register_without("counts of what was deleted", "retention.PurgeRun")
