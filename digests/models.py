@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from django.conf import settings
 from django.core.exceptions import ValidationError
+from django.core.validators import MinValueValidator
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Q
@@ -61,6 +62,7 @@ class Provider(models.Model):
 
     class Gate(models.TextChoices):
         OPEN = "open", _("passes mail")
+        TRYING = "trying", _("tries with one batch")
         CLOSED = "closed", _("holds mail back")
 
     name = models.CharField(_("name"), max_length=60, unique=True)
@@ -73,6 +75,37 @@ class Provider(models.Model):
         blank=True,
         help_text=_("The provider asked for a pause, or failed too often in a row."),
     )
+    most_per_second = models.FloatField(
+        _("at most per second"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0.1)],
+        help_text=_("Mails the provider takes in a second. Empty: as many as it takes."),
+    )
+    most_per_day = models.PositiveIntegerField(
+        _("at most per day"),
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(1)],
+        help_text=_("Mails the provider takes in a day (UTC). Empty: as many as it takes."),
+    )
+    is_warming_up = models.BooleanField(
+        _("is new to the mailboxes"),
+        default=False,
+        help_text=_("Begins with a few hundred mails a day and sends more each day, until mailboxes know the sender."),
+    )
+    first_sent_on = models.DateField(_("first mail on"), null=True, blank=True, editable=False)
+    rate = models.FloatField(
+        _("rate now"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Mails per second, learnt from when the provider asked for patience. Empty: nothing learnt."),
+    )
+    throttled_at = models.DateTimeField(_("asked for patience"), null=True, blank=True, editable=False)
+    next_slot_at = models.DateTimeField(null=True, blank=True, editable=False)
+    counted_on = models.DateField(null=True, blank=True, editable=False)
+    count_of_day = models.PositiveIntegerField(_("mails today"), default=0, editable=False)
     changed_at = models.DateTimeField(_("changed"), auto_now=True)
 
     class Meta:
@@ -97,8 +130,9 @@ class DigestSchedule(models.Model):
         NEXT = "next", _("wait for the next digest")
 
     class UncertainPolicy(models.TextChoices):
-        NO_DUPLICATE = "no_duplicate", _("never mail twice")
-        NO_LOSS = "no_loss", _("rather twice than not at all")
+        WAIT = "wait", _("wait for somebody's decision")
+        LEAVE = "leave", _("leave them: nobody is mailed twice")
+        RESEND = "resend", _("mail them once more: rather twice than not at all")
 
     newsletter = models.OneToOneField(Newsletter, models.PROTECT, related_name="schedule", verbose_name=_("newsletter"))
     weekdays = models.PositiveSmallIntegerField(
@@ -143,7 +177,8 @@ class DigestSchedule(models.Model):
         _("if it is uncertain whether a mail went out"),
         max_length=20,
         choices=UncertainPolicy,
-        default=UncertainPolicy.NO_DUPLICATE,
+        default=UncertainPolicy.WAIT,
+        help_text=_("After half an hour in which neither the provider nor anybody else could tell."),
     )
     latecomers = models.CharField(
         _("latecomers"),
@@ -154,6 +189,7 @@ class DigestSchedule(models.Model):
     )
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.RUNNING)
     last_date = models.DateField(_("looked at up to"), null=True, blank=True, editable=False)
+    seen_rhythm = models.CharField(max_length=120, blank=True, editable=False)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
 
     class Meta:
@@ -426,6 +462,9 @@ class DeliveryBatch(models.Model):
     fence = models.PositiveIntegerField(default=0)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
     next_attempt_at = models.DateTimeField(_("next attempt"))
+    is_second_try = models.BooleanField(
+        _("asks again"), default=False, help_text=_("It is uncertain whether these readers have the mail already.")
+    )
     hinted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = DeliveryBatchQuerySet.as_manager()
@@ -477,6 +516,8 @@ class Delivery(models.Model):
         FAILED = "failed", _("failed")
         SUPPRESSED = "suppressed", _("not eligible any more")
         POSTPONED = "postponed", _("waits again")
+        BOUNCED = "bounced", _("came back")
+        COMPLAINED = "complained", _("called spam")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     digest = models.ForeignKey(Digest, models.CASCADE, related_name="deliveries", verbose_name=_("digest"))
@@ -505,6 +546,9 @@ class DeliveryAttempt(models.Model):
     """One call, or one session, to the provider: committed before it begins, its outcome after it."""
 
     batch = models.ForeignKey(DeliveryBatch, models.CASCADE, related_name="tries", verbose_name=_("batch"))
+    provider = models.ForeignKey(
+        Provider, models.SET_NULL, null=True, related_name="+", verbose_name=_("provider"), editable=False
+    )
     fence = models.PositiveIntegerField()
     started_at = models.DateTimeField(_("started"))
     ended_at = models.DateTimeField(_("ended"), null=True, blank=True)
@@ -522,3 +566,81 @@ class DeliveryAttempt(models.Model):
         verbose_name_plural = _("attempts")
         ordering = ["-started_at"]
         constraints = [models.UniqueConstraint(fields=["batch", "fence"], name="one_attempt_per_claim")]
+
+
+class HighWater(models.Model):
+    """How far this database has come: one row, whose number a file outside the database repeats (`restoring.py`)."""
+
+    lineage = models.UUIDField(default=uuid.uuid4, editable=False)
+    number = models.PositiveBigIntegerField(default=0)
+    at = models.DateTimeField()
+
+
+class ProviderEventQuerySet(models.QuerySet["ProviderEvent"]):
+    def waiting(self, now: datetime) -> Self:
+        return self.filter(state=ProviderEvent.State.WAITING, next_attempt_at__lte=now)
+
+    def old(self, now: datetime) -> Self:
+        """Reports whose time is over; those that belong to a delivery go with it."""
+        return self.filter(delivery=None, received_at__lte=now - settings.PROVIDER_EVENT_RETENTION)
+
+
+class ProviderEvent(models.Model):
+    """What a provider, or a mail that came back, reports of one mail.
+
+    It is stored as it came, and what it said goes as soon as it is understood: what stays is which kind of thing
+    happened to which delivery on which day. A second report of the same is known by its key.
+    """
+
+    class State(models.TextChoices):
+        WAITING = "waiting", _("waiting")
+        DONE = "done", _("done")
+        UNMATCHED = "unmatched", _("of no mail of ours")
+        UNREADABLE = "unreadable", _("not understood")
+
+    class Kind(models.TextChoices):
+        ACCEPTED = "accepted", _("taken over")
+        DELIVERED = "delivered", _("delivered")
+        SOFT_BOUNCE = "soft_bounce", _("came back, for now")
+        BLOCKED = "blocked", _("refused for our sake, or the mail's")
+        SUPPRESSED = "suppressed", _("blocked at the provider")
+        HARD_BOUNCE = "hard_bounce", _("came back for good")
+        UNSUBSCRIBE = "unsubscribe", _("unsubscribed at the provider")
+        COMPLAINT = "complaint", _("called spam")
+        OTHER = "other", _("something else")
+
+    source = models.CharField(_("reported by"), max_length=20)
+    key = models.CharField(max_length=64, unique=True, editable=False)
+    raw = models.TextField(blank=True, editable=False)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.WAITING)
+    kind = models.CharField(_("what"), max_length=12, choices=Kind, blank=True)
+    code = models.CharField(_("status code"), max_length=12, blank=True)
+    delivery = models.ForeignKey(
+        Delivery, models.CASCADE, null=True, related_name="events", editable=False, verbose_name=_("delivery")
+    )
+    day = models.DateField(_("day"), null=True, blank=True, help_text=_("On which it happened, where that is said."))
+    received_at = models.DateTimeField(_("received"))
+    attempts = models.PositiveSmallIntegerField(default=0, editable=False)
+    next_attempt_at = models.DateTimeField(editable=False)
+
+    objects = ProviderEventQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("provider's report")
+        verbose_name_plural = _("providers' reports")
+        ordering = ["-received_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state__in=["waiting", "done", "unmatched", "unreadable"]), name="provider_event_state_is_known"
+            ),
+            models.CheckConstraint(
+                condition=Q(raw="") | Q(state__in=["waiting", "unreadable"]), name="provider_event_forgets_what_it_read"
+            ),
+        ]
+        indexes = [
+            models.Index(fields=["next_attempt_at"], condition=Q(state="waiting"), name="provider_event_waiting"),
+            models.Index(fields=["received_at"], condition=Q(delivery=None), name="provider_event_by_time"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.source} {self.received_at:%Y-%m-%d %H:%M}"

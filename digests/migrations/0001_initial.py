@@ -3,6 +3,7 @@
 import datetime
 import uuid
 
+import django.core.validators
 import django.db.models.deletion
 from django.conf import settings
 from django.db import migrations, models
@@ -28,7 +29,11 @@ class Migration(migrations.Migration):
                 (
                     "gate",
                     models.CharField(
-                        choices=[("open", "passes mail"), ("closed", "holds mail back")],
+                        choices=[
+                            ("open", "passes mail"),
+                            ("trying", "tries with one batch"),
+                            ("closed", "holds mail back"),
+                        ],
                         default="open",
                         max_length=10,
                         verbose_name="gate",
@@ -44,6 +49,58 @@ class Migration(migrations.Migration):
                         null=True,
                         verbose_name="not before",
                     ),
+                ),
+                (
+                    "most_per_second",
+                    models.FloatField(
+                        blank=True,
+                        help_text="Mails the provider takes in a second. Empty: as many as it takes.",
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(0.1)],
+                        verbose_name="at most per second",
+                    ),
+                ),
+                (
+                    "most_per_day",
+                    models.PositiveIntegerField(
+                        blank=True,
+                        help_text="Mails the provider takes in a day (UTC). Empty: as many as it takes.",
+                        null=True,
+                        validators=[django.core.validators.MinValueValidator(1)],
+                        verbose_name="at most per day",
+                    ),
+                ),
+                (
+                    "is_warming_up",
+                    models.BooleanField(
+                        default=False,
+                        help_text="Begins with a few hundred mails a day and sends more each day, until mailboxes know the sender.",
+                        verbose_name="is new to the mailboxes",
+                    ),
+                ),
+                (
+                    "first_sent_on",
+                    models.DateField(blank=True, editable=False, null=True, verbose_name="first mail on"),
+                ),
+                (
+                    "rate",
+                    models.FloatField(
+                        blank=True,
+                        editable=False,
+                        help_text="Mails per second, learnt from when the provider asked for patience. Empty: nothing learnt.",
+                        null=True,
+                        verbose_name="rate now",
+                    ),
+                ),
+                (
+                    "throttled_at",
+                    models.DateTimeField(blank=True, editable=False, null=True, verbose_name="asked for patience"),
+                ),
+                ("next_slot_at", models.DateTimeField(blank=True, editable=False, null=True)),
+                ("counted_on", models.DateField(blank=True, editable=False, null=True)),
+                (
+                    "count_of_day",
+                    models.PositiveIntegerField(default=0, editable=False, verbose_name="mails today"),
                 ),
                 ("changed_at", models.DateTimeField(auto_now=True, verbose_name="changed")),
             ],
@@ -179,6 +236,14 @@ class Migration(migrations.Migration):
                 ("fence", models.PositiveIntegerField(default=0)),
                 ("attempts", models.PositiveSmallIntegerField(default=0, verbose_name="attempts")),
                 ("next_attempt_at", models.DateTimeField(verbose_name="next attempt")),
+                (
+                    "is_second_try",
+                    models.BooleanField(
+                        default=False,
+                        help_text="It is uncertain whether these readers have the mail already.",
+                        verbose_name="asks again",
+                    ),
+                ),
                 ("hinted_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 (
                     "parent",
@@ -434,8 +499,13 @@ class Migration(migrations.Migration):
                 (
                     "uncertain_policy",
                     models.CharField(
-                        choices=[("no_duplicate", "never mail twice"), ("no_loss", "rather twice than not at all")],
-                        default="no_duplicate",
+                        choices=[
+                            ("wait", "wait for somebody's decision"),
+                            ("leave", "leave them: nobody is mailed twice"),
+                            ("resend", "mail them once more: rather twice than not at all"),
+                        ],
+                        default="wait",
+                        help_text="After half an hour in which neither the provider nor anybody else could tell.",
                         max_length=20,
                         verbose_name="if it is uncertain whether a mail went out",
                     ),
@@ -460,6 +530,7 @@ class Migration(migrations.Migration):
                     ),
                 ),
                 ("last_date", models.DateField(blank=True, editable=False, null=True, verbose_name="looked at up to")),
+                ("seen_rhythm", models.CharField(blank=True, editable=False, max_length=120)),
                 ("created_at", models.DateTimeField(auto_now_add=True, verbose_name="created")),
                 (
                     "newsletter",
@@ -614,6 +685,17 @@ class Migration(migrations.Migration):
                         verbose_name="batch",
                     ),
                 ),
+                (
+                    "provider",
+                    models.ForeignKey(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.SET_NULL,
+                        related_name="+",
+                        to="digests.provider",
+                        verbose_name="provider",
+                    ),
+                ),
             ],
             options={
                 "verbose_name": "attempt",
@@ -720,5 +802,14 @@ class Migration(migrations.Migration):
             constraint=models.UniqueConstraint(
                 fields=("newsletter", "article"), name="left_out_once_per_newsletter_and_article"
             ),
+        ),
+        migrations.CreateModel(
+            name="HighWater",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("lineage", models.UUIDField(default=uuid.uuid4, editable=False)),
+                ("number", models.PositiveBigIntegerField(default=0)),
+                ("at", models.DateTimeField()),
+            ],
         ),
     ]

@@ -246,7 +246,7 @@ def schedule_form(newsletter, **values):
         "maximum_articles": 30,
         "approval": "required",
         "latecomers": "included",
-        "uncertain_policy": "no_duplicate",
+        "uncertain_policy": "wait",
     } | values
 
 
