@@ -4,7 +4,6 @@ from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
-from django.conf import settings
 from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
@@ -14,7 +13,7 @@ from digests.models import OUTCOME, Delivery, DeliveryBatch
 from newsroom import persons
 from newsroom.persons import Holding
 from newsroom.persons.words import Passage, Row, Words, day
-from newsroom.templatetags.periods import period
+from newsroom.retention import period_of
 
 SHOWN = 10  # of each newsletter's deliveries in words; all of them stand in the export
 
@@ -101,6 +100,6 @@ DELIVERIES = Words(
     title=gettext_lazy("Issues sent to you"),
     why=gettext_lazy("So that nobody gets an issue twice or not at all."),
     legal_basis=gettext_lazy("your consent (GDPR Art. 6(1)(a))"),
-    until=lambda: _("%(period)s after the issue") % {"period": period(settings.DELIVERY_RETENTION)},
+    until=period_of("deliveries"),
     tell=tell_deliveries,
 )

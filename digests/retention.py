@@ -8,6 +8,7 @@ from datetime import datetime
 
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from digests.models import Delivery, DeliveryBatch, Digest
@@ -75,7 +76,7 @@ BATCHES = Rule(
 DELIVERIES = Rule(
     name="deliveries",
     what=_("Delivery of single issues"),
-    period=lambda: period(settings.DELIVERY_RETENTION),
+    period=lambda: gettext("%(period)s after the issue") % {"period": period(settings.DELIVERY_RETENTION)},
     since=_("the digest was due"),
     basis=_("GDPR Art. 6(1)(a)"),
     store=Rows(model=Delivery, due=due_deliveries, remove=_remove_deliveries),

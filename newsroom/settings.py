@@ -255,14 +255,19 @@ SIGN_UP_RETENTION = timedelta(days=env.int("SIGN_UP_RETENTION_DAYS", 7))
 RIGHTS_LINK_LIFETIME = timedelta(hours=env.int("RIGHTS_LINK_LIFETIME_HOURS", 24))
 RIGHTS_FORM_LIFETIME = timedelta(minutes=30)
 DELIVERY_RETENTION = timedelta(days=env.int("DELIVERY_RETENTION_DAYS", 90))
+PROVIDER_EVENT_RETENTION = timedelta(days=env.int("PROVIDER_EVENT_RETENTION_DAYS", 7))
+if PROVIDER_EVENT_RETENTION < timedelta(days=2):
+    raise ImproperlyConfigured("PROVIDER_EVENT_RETENTION_DAYS is 2 at least: until then a report may be sent again.")
 EVIDENCE_RETENTION_YEARS = env.int("EVIDENCE_RETENTION_YEARS", 3)
 CONSENT_LAPSE_MONTHS = env.int("CONSENT_LAPSE_MONTHS", 24)
 EVIDENCE_VIEW_RETENTION = timedelta(days=env.int("EVIDENCE_VIEW_RETENTION_DAYS", 365))
+ADDRESS_CHANGE_RETENTION = timedelta(days=env.int("ADDRESS_CHANGE_RETENTION_DAYS", 90))
 PRIVACY_REQUEST_RETENTION = timedelta(days=env.int("PRIVACY_REQUEST_RETENTION_DAYS", 3 * 365))
 CASE_WARNING_AFTER = timedelta(days=env.int("CASE_WARNING_AFTER_DAYS", 25))  # a month is too late to begin
 LOG_RETENTION = timedelta(days=env.int("LOG_RETENTION_DAYS", 7))
 BACKUP_RETENTION = timedelta(days=env.int("BACKUP_RETENTION_DAYS", 35))
 PURGE_RUN_RETENTION = timedelta(days=env.int("PURGE_RUN_RETENTION_DAYS", 365))
+PURGE_GRACE = timedelta(days=env.int("PURGE_GRACE_DAYS", 2))  # what is due for longer and still there, audit names
 PURGE_CHUNK = env.int("PURGE_CHUNK", 100 if _database["ENGINE"].endswith("sqlite3") else 1000)  # rows a transaction
 BOUNCE_RETENTION = timedelta(days=365)  # after a year the address may belong to someone
 NETWORK_COUNT_RETENTION = timedelta(hours=24)
@@ -273,6 +278,7 @@ if EVIDENCE_IP not in {"full", "truncated", "none"}:
 # Who may ask how often (compliance.md E-42)
 
 SIGN_UPS_PER_ADDRESS = [(1, timedelta(minutes=10)), (3, timedelta(hours=24))]
+ADDRESS_CHANGES_PER_READER = (5, timedelta(days=1))
 REQUESTS_PER_NETWORK = (env.int("REQUESTS_PER_NETWORK_PER_HOUR", 30), timedelta(hours=1))
 CONFIRMATIONS_PER_HOUR = env.int("CONFIRMATIONS_PER_HOUR", 2000)
 FORM_STAMP_LIFETIME = timedelta(days=1)
@@ -282,11 +288,28 @@ FORM_MINIMUM_FILL_TIME = timedelta(seconds=env.float("FORM_MINIMUM_FILL_SECONDS"
 
 DELIVERY_LEASE = timedelta(seconds=env.int("DELIVERY_LEASE_SECONDS", 60))
 DELIVERY_BATCH_SIZE = env.int("DELIVERY_BATCH_SIZE", 100)
+DELIVERY_CALL_SIZE = env.int("DELIVERY_CALL_SIZE", 25)
 DELIVERY_MAX_ATTEMPTS = 5
+UNCERTAIN_DEADLINE = timedelta(minutes=env.int("UNCERTAIN_DEADLINE_MINUTES", 30))
+MAIL_PER_SECOND = env.float("MAIL_PER_SECOND", None)
+MAIL_PER_DAY = env.int("MAIL_PER_DAY", None)
+# For a sender mailboxes do not know yet, day by day; afterwards as many as there are.
+MAIL_WARM_UP = env.list(
+    "MAIL_WARM_UP", [200, 500, 1000, 2000, 4000, 8000, 15_000, 30_000, 50_000, 75_000, 100_000], subcast=int
+)
+DIGEST_ALARM_AFTER = timedelta(minutes=env.int("DIGEST_ALARM_MINUTES", 60))
 TICK_SECONDS = env.float("TICK_SECONDS", 60)
 SWEEP_SECONDS = env.float("SWEEP_SECONDS", 5)
 OUTBOX_SECONDS = env.float("OUTBOX_SECONDS", 2)
 ARTICLE_MAX_AGE = timedelta(hours=env.int("ARTICLE_MAX_AGE_HOURS", 72))
+
+# What comes back (compliance.md E-45)
+
+EVENTS_SECONDS = env.float("EVENTS_SECONDS", 5)
+BOUNCE_ADDRESS = env.str("BOUNCE_ADDRESS", "")
+SOFT_BOUNCE_DAYS = env.int("SOFT_BOUNCE_DAYS", 3)
+SOFT_BOUNCE_WINDOW = timedelta(days=env.int("SOFT_BOUNCE_WINDOW_DAYS", 14))
+SOFT_BOUNCE_PAUSE = timedelta(days=env.int("SOFT_BOUNCE_PAUSE_DAYS", 30))
 
 # Celery: the database is the queue of record, a task is a hint (reliability.md 2.6).
 
@@ -349,11 +372,21 @@ CELERY = {
         },
         "alarms": {"task": "newsroom.mail.tasks.watch_alarms", "schedule": 60.0, "options": {"expires": 60}},
         "tick": {"task": "digests.tasks.tick", "schedule": TICK_SECONDS, "options": {"expires": 60}},
+        "events": {
+            "task": "digests.tasks.process_events",
+            "schedule": EVENTS_SECONDS,
+            "options": {"expires": 10},
+        },
         "sweep": {"task": "digests.tasks.sweep", "schedule": SWEEP_SECONDS, "options": {"expires": 10}},
         # Before the office opens, so that the officer's mailbox holds the head of yesterday's chain.
         "anchor": {
             "task": "subscriptions.tasks.anchor",
             "schedule": crontab(hour="5", minute="30"),
+            "options": {"expires": 6 * 3600},
+        },
+        "warn-of-deadlines": {
+            "task": "subscriptions.tasks.warn_of_deadlines",
+            "schedule": crontab(hour="5", minute="45"),
             "options": {"expires": 6 * 3600},
         },
         "seal": {"task": "subscriptions.tasks.seal", "schedule": 60.0, "options": {"expires": 60}},

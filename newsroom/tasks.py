@@ -8,6 +8,7 @@ from celery import shared_task
 from django.utils import timezone
 
 import digests.audit
+import newsroom.retention.audit
 import subscriptions.audit
 from newsroom.retention import purging
 from newsroom.retention.models import PurgeRun
@@ -20,6 +21,7 @@ PURGE_TIME = timedelta(seconds=45)
 AUDITS: list[Callable[[datetime], Iterable[str]]] = [
     subscriptions.audit.broken_invariants,
     digests.audit.broken_invariants,
+    newsroom.retention.audit.broken_invariants,
 ]
 
 

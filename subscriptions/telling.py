@@ -23,8 +23,10 @@ from newsroom.persons.words import (
     passages,
     text,
 )
+from newsroom.retention import period_of
 from newsroom.templatetags.periods import period
 from subscriptions.models import (
+    AddressChange,
     ConsentRecord,
     EvidenceView,
     Newsletter,
@@ -43,6 +45,7 @@ RIGHTS = gettext_lazy("our duty to answer for how we honour your rights (GDPR Ar
 # On which way something came to us; what is missing here is told as “in another way”.
 WAYS: dict[str, Text] = {
     "form": gettext_lazy("the sign-up form"),
+    "address_link": gettext_lazy("the button behind the link in the mail about your new address"),
     "confirmation_link": gettext_lazy("the button behind the link in the confirmation mail"),
     "one_click": gettext_lazy("the unsubscribe button of the mail program"),
     "unsubscribe_page": gettext_lazy("the unsubscribe link in an issue"),
@@ -67,12 +70,15 @@ CHANGES: dict[str, Text] = {
     "resumed": gettext_lazy("resumed"),
     "restricted": gettext_lazy("processing restricted"),
     "restriction lifted": gettext_lazy("restriction lifted"),
+    "address change requested": gettext_lazy("another address asked for"),
     "objected": gettext_lazy("objection to the processing"),
 }
 LANGUAGES: dict[str, Text] = {"de": gettext_lazy("German"), "en": gettext_lazy("English")}
 KINDS: dict[str, Text] = {
     "sign_up": gettext_lazy("mail about a sign-up"),
     "rights_link": gettext_lazy("mail with the link to your data"),
+    "address_change": gettext_lazy("mail that asks whether we may write to the new address"),
+    "address_changed": gettext_lazy("mail that tells the old address of its change"),
 }
 
 
@@ -186,10 +192,7 @@ READERS = Words(
     title=gettext_lazy("Your address and your newsletters"),
     why=gettext_lazy("So that we can send you the newsletters you ordered."),
     legal_basis=CONSENT,
-    until=lambda: (
-        _("until you have it deleted, else until %(period)s after you unsubscribed from the last newsletter")
-        % {"period": period(settings.DELIVERY_RETENTION)}
-    ),
+    until=period_of("readers"),
     tell=_tell_readers,
 )
 EVIDENCE = Words(
@@ -198,10 +201,7 @@ EVIDENCE = Words(
         "So that we can show at any time what you agreed to, when and in which words, and that you took it back."
     ),
     legal_basis=PROOF,
-    until=lambda: (
-        _("until the end of the %(years)d. calendar year after you withdrew it")
-        % {"years": settings.EVIDENCE_RETENTION_YEARS}
-    ),
+    until=period_of("evidence"),
     tell=_tell_evidence,
 )
 EVIDENCE_VIEWS = Words(
@@ -210,7 +210,7 @@ EVIDENCE_VIEWS = Words(
         "So that nobody here looks at it without a trace. The names of our staff are theirs, and not shown."
     ),
     legal_basis=PROOF,
-    until=lambda: period(settings.EVIDENCE_VIEW_RETENTION),
+    until=period_of("views_of_evidence"),
     tell=passages({"viewed_at": (gettext_lazy("Time"), moment), "way": (gettext_lazy("As"), choice(EvidenceView.Way))}),
 )
 SUPPRESSIONS = Words(
@@ -219,10 +219,7 @@ SUPPRESSIONS = Words(
         "So that nothing goes to your address that must not. It is a keyed hash; your address is not in it."
     ),
     legal_basis=gettext_lazy("our duty and interest to heed your objection (GDPR Art. 6(1)(c) and (f), Art. 21(3))"),
-    until=lambda: (
-        _("as long as we send newsletters; if your address could not be reached, %(period)s")
-        % {"period": period(settings.BOUNCE_RETENTION)}
-    ),
+    until=period_of("suppressions"),
     tell=passages(
         {"reason": (gettext_lazy("Reason"), choice(Suppression.Reason)), "since": (gettext_lazy("Since"), moment)}
     ),
@@ -231,10 +228,7 @@ PRIVACY_REQUESTS = Words(
     title=gettext_lazy("Your requests for a link to this page"),
     why=gettext_lazy("So that the link works once only, and that we can show we answered."),
     legal_basis=RIGHTS,
-    until=lambda: (
-        _("%(period)s; if the link was not used, %(short)s")
-        % {"period": period(settings.PRIVACY_REQUEST_RETENTION), "short": period(settings.SIGN_UP_RETENTION)}
-    ),
+    until=period_of("privacy_requests"),
     tell=passages(
         {
             "requested_at": (gettext_lazy("Requested"), moment),
@@ -242,6 +236,24 @@ PRIVACY_REQUESTS = Words(
             "state": (gettext_lazy("State"), choice(PrivacyRequest.State)),
             "link_mailed_at": (gettext_lazy("Link mailed"), moment),
             "link_used_at": (gettext_lazy("Link used"), moment),
+        }
+    ),
+)
+ADDRESS_CHANGES = Words(
+    title=gettext_lazy("Changes of your address"),
+    why=gettext_lazy("So that we write to you where you want us to, and can tell how that came about."),
+    legal_basis=RIGHTS,
+    until=lambda: (
+        _("%(period)s; if it was not confirmed, %(short)s")
+        % {"period": period(settings.ADDRESS_CHANGE_RETENTION), "short": period(settings.SIGN_UP_RETENTION)}
+    ),
+    tell=passages(
+        {
+            "old_address": (gettext_lazy("Old address"), text),
+            "new_address": (gettext_lazy("New address"), text),
+            "state": (gettext_lazy("State"), choice(AddressChange.State)),
+            "requested_at": (gettext_lazy("Requested"), moment),
+            "confirmed_at": (gettext_lazy("Confirmed"), moment),
         }
     ),
 )
@@ -276,7 +288,7 @@ SIGN_UPS = Words(
     title=gettext_lazy("Forms sent with your address"),
     why=gettext_lazy("So that we can ask for your confirmation, and nobody can order for you."),
     legal_basis=gettext_lazy("your consent, and our interest in checking it (GDPR Art. 6(1)(a) and (f))"),
-    until=lambda: period(settings.SIGN_UP_RETENTION),
+    until=period_of("sign_ups"),
     tell=lambda rows: [
         Passage(
             facts=facts(row, SIGN_UP),
@@ -289,7 +301,7 @@ SERVICE_MAILS = Words(
     title=gettext_lazy("Service mails to you"),
     why=gettext_lazy("So that each goes out once, and not again."),
     legal_basis=gettext_lazy("our interest in a working confirmation (GDPR Art. 6(1)(f))"),
-    until=lambda: period(settings.SIGN_UP_RETENTION),
+    until=period_of("service_mails"),
     tell=passages(
         {
             "kind": (gettext_lazy("What"), _kind),

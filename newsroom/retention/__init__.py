@@ -66,6 +66,11 @@ def public_rules() -> list[Rule]:
     return [rule for rule in _rules.values() if rule.is_public]
 
 
+def period_of(name: str) -> Callable[[], str]:
+    """Return what tells the period of a rule, for words that are put together before all rules are stated."""
+    return lambda: _rules[name].period()
+
+
 def purged_rules() -> list[Rule]:
     """Return the rules that are carried out here, in the order in which they are."""
     return [rule for rule in reversed(_rules.values()) if rule.store and rule.is_purged]

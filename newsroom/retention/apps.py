@@ -9,7 +9,9 @@ class RetentionConfig(AppConfig):
 
     def ready(self) -> None:
         from newsroom import persons
-        from newsroom.retention import by_others
+        from newsroom.mail import alarms
+        from newsroom.retention import audit, by_others
 
         by_others.register()
+        alarms.register("retention", audit.alarms)
         persons.register_without("counts of what was deleted", "retention.PurgeRun")
