@@ -43,12 +43,16 @@ guard_key = pytest.StashKey[Guard]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("newsroom")
     group.addoption("--pg", action="store_true", help="run on PostgreSQL instead of SQLite")
+    group.addoption(
+        "--torture", nargs="?", const=1.0, type=float, help="run the long fault tests, at full size or a fraction of it"
+    )
     group.addoption("--no-skips", action="store_true", help="fail when a test is skipped, as CI does")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "postgresql: runs only with --pg")
     config.addinivalue_line("markers", "sqlite: runs only without --pg")
+    config.addinivalue_line("markers", "torture: runs only with --torture")
     if settings.configured:
         raise pytest.UsageError("Unset DJANGO_SETTINGS_MODULE: a run brings its own settings.")
     guard = config.stash[guard_key] = Guard()
@@ -95,7 +99,8 @@ def _load_settings() -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     other = "sqlite" if config.getoption("--pg") else "postgresql"
-    deselected = [item for item in items if item.get_closest_marker(other)]
+    others = {other} if config.getoption("--torture") else {other, "torture"}
+    deselected = [item for item in items if any(item.get_closest_marker(name) for name in others)]
     if deselected:
         config.hook.pytest_deselected(items=deselected)
         items[:] = [item for item in items if item not in deselected]

