@@ -5,7 +5,6 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.contrib.auth.models import User
 from django.db.models import Count, Q, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.urls import URLPattern, path, reverse
@@ -13,9 +12,9 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
-from newsroom.mail.addresses import InvalidAddress, canonicalise, mask
-from subscriptions import consent, evidence_pages, suppression, wording
-from subscriptions.consent import Origin
+from subscriptions import case_pages, evidence_pages, suppression, versions, wording
+from subscriptions.case_admin import RightsCaseAdmin
+from subscriptions.desk import FindsByAddress, ReadOnly, account_name
 from subscriptions.models import (
     ConsentRecord,
     ConsentSeal,
@@ -23,55 +22,15 @@ from subscriptions.models import (
     EvidenceView,
     Newsletter,
     PrivacyRequest,
+    RightsCase,
     SignUp,
     Subscriber,
     Subscription,
     Suppression,
 )
+from subscriptions.text_pages import ConsentTextAdmin
 
 logger = logging.getLogger(__name__)
-
-
-def staff_origin(request: HttpRequest, source: str) -> Origin:
-    return Origin(source=source, actor=f"staff:{request.user.pk}")
-
-
-class ReadOnly(admin.ModelAdmin):
-    """Rows that staff see and nobody edits: use cases write them."""
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-
-class FindsByAddress(admin.ModelAdmin):
-    """Search by one whole address, in whatever spelling: nobody browses readers by parts of their addresses."""
-
-    search_help_text = _("A whole e-mail address")
-    search_fields = ["address_key"]
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        if not search_term:
-            return queryset, False
-        try:
-            return queryset.filter(**self.match(canonicalise(search_term).key)), False
-        except InvalidAddress as error:
-            messages.warning(request, str(error))
-            return queryset.none(), False
-
-    def match(self, address_key: str) -> dict[str, Any]:
-        return {"address_key": address_key}
-
-    @admin.display(description=_("address"))
-    def masked(self, row: Any) -> str:
-        return mask(row.address) if row.address else "–"
 
 
 class NewsletterForm(forms.ModelForm):
@@ -96,6 +55,19 @@ class NewsletterAdmin(admin.ModelAdmin):
     list_display = ["name", "frequency", "state", "readers", "lapsed", "position"]
     list_filter = ["state"]
     prepopulated_fields = {"slug": ["name"]}
+    change_form_template = "admin/subscriptions/newsletter/change_form.html"
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The newsletter, and under it the words that readers agree to."""
+        newsletter = Newsletter.objects.filter(pk=object_id).first() if object_id.isdecimal() else None
+        may_see_texts = request.user.has_perm("subscriptions.view_consenttext")
+        texts = {
+            "standings": versions.standings_of(newsletter) if newsletter and may_see_texts else [],
+            "may_add": request.user.has_perm("subscriptions.add_consenttext"),
+        }
+        return super().change_view(request, object_id, form_url, texts | (extra_context or {}))
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Newsletter]:
         active = Count("subscriptions", filter=Q(subscriptions__state=Subscription.State.ACTIVE))
@@ -135,38 +107,8 @@ class NewsletterAdmin(admin.ModelAdmin):
         return super().has_delete_permission(request, obj) and not (obj and obj.consent_texts.exists())
 
 
-class ConsentTextForm(forms.ModelForm):
-    class Meta:
-        model = ConsentText
-        fields = ["newsletter", "language", "wording"]
-        help_texts = {
-            "newsletter": _("Empty: the declaration beside the button."),
-            "wording": _(
-                "Say plainly what the reader agrees to. The declaration names the publisher and the right to withdraw,"
-                " the text of a newsletter its content and how often it comes. From now on the forms show this version;"
-                " consents given before keep theirs."
-            ),
-        }
-
-
-@admin.register(ConsentText)
-class ConsentTextAdmin(admin.ModelAdmin):
-    """A wording is never changed: a new one is a new version."""
-
-    form = ConsentTextForm
-    list_display = ["__str__", "newsletter", "language", "version", "created_at"]
-    list_filter = ["newsletter", "language"]
-    list_select_related = ["newsletter"]
-
-    def has_change_permission(self, request: HttpRequest, obj: ConsentText | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: ConsentText | None = None) -> bool:
-        return False
-
-    def save_model(self, request: HttpRequest, obj: ConsentText, form: Any, change: bool) -> None:
-        new = wording.revise(obj.newsletter, language=obj.language, wording=obj.wording, now=timezone.now())
-        obj.pk, obj.version = new.pk, new.version
+admin.site.register(ConsentText, ConsentTextAdmin)
+admin.site.register(RightsCase, RightsCaseAdmin)
 
 
 class SubscriptionInline(admin.TabularInline):
@@ -182,15 +124,26 @@ class SubscriptionInline(admin.TabularInline):
 
 @admin.register(Subscriber)
 class SubscriberAdmin(FindsByAddress):
-    list_display = ["uuid", "masked", "language", "active_newsletters", "created_at", "restricted_at"]
+    """Readers. What one asks by letter or call is entered, not edited (R-26)."""
+
+    change_list_template = "admin/subscriptions/subscriber/change_list.html"
+    list_display = ["uuid", "masked", "language", "active_newsletters", "created_at", "restricted_at", "letter"]
     list_filter = ["subscriptions__newsletter", "subscriptions__state", ("restricted_at", admin.EmptyFieldListFilter)]
-    fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
-    readonly_fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence"]
+    fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence", "letter"]
+    readonly_fields = fields
     inlines = [SubscriptionInline]
-    actions = ["withdraw", "note_objection", "restrict", "lift_restriction"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscriber]:
         return super().get_queryset(request).prefetch_related("subscriptions__newsletter")
+
+    def get_list_display(self, request: HttpRequest) -> list[str]:
+        return self._shown(self.list_display, request)
+
+    def get_fields(self, request: HttpRequest, obj: Subscriber | None = None) -> list[str]:
+        return self._shown(self.fields, request)
+
+    def _shown(self, columns: list[str], request: HttpRequest) -> list[str]:
+        return [column for column in columns if column != "letter" or case_pages.may_handle(request)]
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -211,33 +164,10 @@ class SubscriberAdmin(FindsByAddress):
             _("Show the consent records"),
         )
 
-    @admin.action(description=_("Record a withdrawal that came by mail, phone or letter"), permissions=["change"])
-    def withdraw(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
-        """Any channel counts (R-26): all subscriptions of the readers end at once."""
-        origin, now = staff_origin(request, "admin"), timezone.now()
-        ended = sum(consent.withdraw_all(reader, origin=origin, now=now) for reader in readers)
-        messages.success(request, _("%(count)d subscriptions have ended.") % {"count": ended})
-
-    @admin.action(description=_("Record an objection: never mail again"), permissions=["change"])
-    def note_objection(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
-        origin, now = staff_origin(request, "admin"), timezone.now()
-        for reader in readers:
-            consent.suppress(reader.address_key, Suppression.Reason.OBJECTION, origin=origin, now=now)
-        messages.success(request, _("Done for %(count)d readers.") % {"count": len(readers)})
-
-    @admin.action(
-        description=_("Restrict processing (GDPR Art. 18): mail nothing, delete nothing"), permissions=["change"]
-    )
-    def restrict(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
-        origin, now = staff_origin(request, "admin"), timezone.now()
-        done = sum(consent.restrict(reader, origin=origin, now=now) for reader in readers)
-        messages.success(request, _("Done for %(count)d readers.") % {"count": done})
-
-    @admin.action(description=_("Lift the restriction"), permissions=["change"])
-    def lift_restriction(self, request: HttpRequest, readers: QuerySet[Subscriber]) -> None:
-        origin, now = staff_origin(request, "admin"), timezone.now()
-        done = sum(consent.lift_restriction(reader, origin=origin, now=now) for reader in readers)
-        messages.success(request, _("Done for %(count)d readers.") % {"count": done})
+    @admin.display(description=_("letter or call"))
+    def letter(self, reader: Subscriber) -> str:
+        url = reverse("admin:subscriptions_rightscase_add", query={"reader": reader.pk})
+        return format_html('<a href="{}">{}</a>', url, _("Enter a letter or a call"))
 
     def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
         logger.info("Reader %s was looked at by staff %s.", object_id, request.user.pk)
@@ -273,10 +203,7 @@ class EvidenceViewAdmin(FindsByAddress, ReadOnly):
 
     @admin.display(description=_("who"))
     def viewer(self, view: EvidenceView) -> str:
-        """The account's name where it still exists."""
-        kind, _colon, number = view.actor.partition(":")
-        account = User.objects.filter(pk=number).first() if kind == "staff" and number.isdigit() else None
-        return account.get_username() if account else view.actor
+        return account_name(view.actor)
 
 
 @admin.register(SignUp)

@@ -10,7 +10,8 @@ from typing import Self
 
 from django.conf import settings
 from django.db import models
-from django.db.models import Q
+from django.db.models import OuterRef, Q, Subquery
+from django.db.models.functions import Coalesce
 from django.utils import timezone
 from django.utils.translation import gettext_lazy as _
 
@@ -66,6 +67,33 @@ class Newsletter(models.Model):
         return self.name
 
 
+class ConsentTextQuerySet(models.QuerySet["ConsentText"]):
+    def of(self, newsletter: Newsletter | None, language: str) -> Self:
+        """The versions of one text, the newest first."""
+        return self.filter(newsletter=newsletter, language=language).order_by("-version")
+
+    def with_standing(self) -> Self:
+        """Add when each version was replaced (`replaced_at`) and how many consents it bears now (`consents`)."""
+        newer = (
+            ConsentText.objects.annotate(of=Coalesce("newsletter", 0))
+            .filter(
+                of=Coalesce(OuterRef("newsletter"), 0),
+                language=OuterRef("language"),
+                version__gt=OuterRef("version"),
+            )
+            .order_by("version")
+        )
+        standing = Subscription.objects.exclude(state=Subscription.State.ENDED).order_by()
+        borne = [
+            standing.filter(**{place: OuterRef("pk")}).values(place).annotate(count=models.Count("pk")).values("count")
+            for place in ("consent_text", "declaration")
+        ]
+        return self.annotate(
+            replaced_at=Subquery(newer.values("created_at")[:1]),
+            consents=Coalesce(Subquery(borne[0]), 0) + Coalesce(Subquery(borne[1]), 0),
+        )
+
+
 class ConsentText(models.Model):
     """One wording a reader agrees to, in one language and version; never changed once a reader has seen it.
 
@@ -79,6 +107,8 @@ class ConsentText(models.Model):
     version = models.PositiveIntegerField(_("version"))
     wording = models.TextField(_("wording"))
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+
+    objects = ConsentTextQuerySet.as_manager()
 
     class Meta:
         verbose_name = _("consent text")
@@ -185,6 +215,14 @@ def unused_since(limit: datetime) -> Q:
 
 
 class SubscriptionQuerySet(models.QuerySet["Subscription"]):
+    def linked_by(self, number: uuid.UUID) -> Self:
+        """The subscription that links with this number lead to, also from mails to the reader's former address."""
+        return self.filter(Q(uuid=number) | Q(pk__in=FormerLink.objects.filter(uuid=number).values("subscription")))
+
+    def standing(self) -> Self:
+        """Not withdrawn: active or paused, also if the consent has lapsed."""
+        return self.exclude(state=Subscription.State.ENDED)
+
     def active(self) -> Self:
         return self.filter(state=Subscription.State.ACTIVE)
 
@@ -300,6 +338,7 @@ class ConsentRecord(models.Model):
         CONFIRMED = "confirmed", _("confirmed")
         ADDED = "added", _("newsletter added")
         CHANGED = "changed", _("changed")
+        ADDRESS_CHANGED = "address_changed", _("address changed")
         WITHDRAWN = "withdrawn", _("withdrawn")
         ERASED = "erased", _("erased")
 
@@ -365,6 +404,7 @@ class EvidenceView(models.Model):
         JSON = "json", _("JSON file")
         PDF = "pdf", _("PDF file")
         COMMAND = "command", _("command line")
+        ACCESS = "access", _("answer to a wish for access")
 
     address_hash = models.CharField(_("keyed hash"), max_length=64, db_index=True)
     actor = models.CharField(_("who"), max_length=80)
@@ -535,6 +575,67 @@ class RightsCase(models.Model):
 
     def __str__(self) -> str:
         return _("Case %(number)s") % {"number": self.pk}
+
+    def urgency(self, today: date) -> Warning:
+        """Say whether the deadline of an open case presses, or is over."""
+        if self.state != self.State.OPEN:
+            return self.Warning.NONE
+        if self.due_on < today:
+            return self.Warning.OVERDUE
+        in_time = self.received_on + settings.CASE_WARNING_AFTER
+        presses_on = self.due_on - self.WARNING_BEFORE_EXTENDED if self.extended_at else in_time
+        return self.Warning.SOON_DUE if presses_on <= today else self.Warning.NONE
+
+
+class AddressChangeQuerySet(models.QuerySet["AddressChange"]):
+    def pending(self, now: datetime) -> Self:
+        return self.filter(state=AddressChange.State.REQUESTED, expires_at__gt=now)
+
+
+class AddressChange(models.Model):
+    """A reader's wish to be written to at another address; it counts once it is confirmed from there (GDPR Art. 16)."""
+
+    class State(models.TextChoices):
+        REQUESTED = "requested", _("requested")
+        CONFIRMED = "confirmed", _("confirmed")
+        CLOSED = "closed", _("closed")
+
+    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    subscriber = models.ForeignKey(Subscriber, models.CASCADE, related_name="address_changes", verbose_name=_("reader"))
+    old_address = models.CharField(_("old address"), max_length=254)
+    old_address_key = models.CharField(max_length=254, db_index=True, editable=False)
+    new_address = models.CharField(_("new address"), max_length=254)
+    new_address_key = models.CharField(max_length=254, db_index=True, editable=False)
+    nonce = models.CharField(max_length=32, editable=False)
+    token_hash = models.CharField(max_length=64, unique=True, editable=False)
+    state = models.CharField(_("state"), max_length=10, choices=State, default=State.REQUESTED)
+    requested_at = models.DateTimeField(_("requested"))
+    expires_at = models.DateTimeField(_("link valid until"))
+    confirmed_at = models.DateTimeField(_("confirmed"), null=True, blank=True)
+
+    objects = AddressChangeQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("change of address")
+        verbose_name_plural = _("changes of address")
+        ordering = ["-requested_at"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(state="confirmed", confirmed_at__isnull=False)
+                | (~Q(state="confirmed") & Q(confirmed_at__isnull=True)),
+                name="address_change_confirmed_at_iff_confirmed",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return str(self.uuid)
+
+
+class FormerLink(models.Model):
+    """The number in the links of mails to a subscription that has become one with another of the same reader."""
+
+    uuid = models.UUIDField(unique=True, editable=False)
+    subscription = models.ForeignKey(Subscription, models.CASCADE, related_name="former_links")
 
 
 class RequestCount(models.Model):

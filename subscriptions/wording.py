@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import cache
 
 from django.conf import settings
-from django.db import transaction
+from django.db import DatabaseError, transaction
 from django.db.models import Max, Q
 from django.template.loader import select_template
 from django.utils.translation import get_language
@@ -79,6 +79,14 @@ class Offer:
         """Return the part of the offer that concerns these newsletters."""
         return Offer(self.language, self.declaration, tuple(c for c in self.choices if c.newsletter.slug in slugs))
 
+    def with_text(self, text: ConsentText) -> "Offer":
+        """Return the offer as it would be with another text, also of a newsletter that is not open for sign-up."""
+        if text.newsletter is None:
+            return Offer(self.language, text, self.choices)
+        others = tuple(choice for choice in self.choices if choice.newsletter != text.newsletter)
+        choices = sorted((*others, Choice(text.newsletter, text)), key=lambda choice: choice.newsletter.position)
+        return Offer(self.language, self.declaration, tuple(choices))
+
 
 def form_language() -> str:
     """Return the language in which a form is shown now, one of those that have wordings."""
@@ -111,13 +119,43 @@ def keep(text: ConsentText, *, now: datetime) -> ConsentText:
     return kept
 
 
-def revise(newsletter: Newsletter | None, *, language: str, wording: str, now: datetime) -> ConsentText:
-    """Write a new version of a text. Readers who agreed to an older one stay bound to that."""
+def in_force(newsletter: Newsletter | None, language: str) -> ConsentText:
+    """Return the text that the forms show; without a row if it is the wording every text begins with."""
+    latest = ConsentText.objects.of(newsletter, language).with_standing().first()
+    return latest or (_first_text(newsletter, language) if newsletter else _first_declaration(language))
+
+
+def is_own(text: ConsentText) -> bool:
+    """Whether staff wrote it: it is not what Newsroom makes of a newsletter's description and frequency."""
+    first = _first_text(text.newsletter, text.language) if text.newsletter else _first_declaration(text.language)
+    return text.wording != first.wording
+
+
+def revise(
+    newsletter: Newsletter | None, *, language: str, wording: str, now: datetime, after: int | None = None
+) -> ConsentText:
+    """Write a new version of a text. Readers who agreed to an older one stay bound to that.
+
+    With `after` it follows that version or none: an IntegrityError says that somebody else was faster.
+    """
     texts = ConsentText.objects.filter(newsletter=newsletter, language=language)
-    last = texts.aggregate(last=Max("version"))["last"] or 0
+    last = after if after is not None else texts.aggregate(last=Max("version"))["last"] or 0
     return ConsentText.objects.create(
         newsletter=newsletter, language=language, version=last + 1, wording=wording, created_at=now
     )
+
+
+def discard(text: ConsentText) -> bool:
+    """Take back the newest version of a text if nobody has agreed to it; the one before is in force again."""
+    latest = ConsentText.objects.of(text.newsletter, text.language).first()
+    if latest != text or ConsentTextUse.objects.filter(text=text).exists():
+        return False
+    try:
+        with transaction.atomic():
+            ConsentText.objects.filter(pk=text.pk).delete()
+    except DatabaseError:  # in this very moment somebody agreed to it
+        return False
+    return True
 
 
 def revise_offer(newsletter: Newsletter, now: datetime) -> list[ConsentText]:

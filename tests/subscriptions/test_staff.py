@@ -134,15 +134,16 @@ def test_a_new_wording_is_a_new_version_and_the_old_one_stays(admin_client, read
     newsletter = Newsletter.objects.get()
     old = ConsentText.objects.get(newsletter=newsletter)
 
-    admin_client.post(
-        "/admin/subscriptions/consenttext/add/", {"newsletter": newsletter.pk, "language": "de", "wording": "Neu."}
-    )
+    path = f"/admin/subscriptions/consenttext/new/{newsletter.pk}/de/"
+    form = {"wording": f"Neu. {old.wording}", "after": old.version}
+    seen = admin_client.post(path, form).context["seen"]
+    admin_client.post(path, form | {"seen": seen})
 
     assert list(newsletter.consent_texts.order_by("version").values_list("version", "wording")) == [
         (1, old.wording),
-        (2, "Neu."),
+        (2, f"Neu. {old.wording}"),
     ]
-    assert wording.offer("de").choices[0].text.wording == "Neu."
+    assert wording.offer("de").choices[0].text.wording == f"Neu. {old.wording}"
     assert ledger.evidence(reader.address_key)[0]["newsletters"][0]["wording"] == old.wording
 
 
