@@ -1,6 +1,7 @@
 """Staff look here; they change little. Addresses are masked in lists, and the ledger can only be read."""
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from django import forms
@@ -130,19 +131,19 @@ class SubscriberAdmin(FindsByAddress):
     list_display = ["uuid", "masked", "language", "active_newsletters", "created_at", "restricted_at", "letter"]
     list_filter = ["subscriptions__newsletter", "subscriptions__state", ("restricted_at", admin.EmptyFieldListFilter)]
     fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence", "letter"]
-    readonly_fields = fields
+    readonly_fields = ["uuid", "address", "language", "created_at", "restricted_at", "evidence", "letter"]
     inlines = [SubscriptionInline]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Subscriber]:
         return super().get_queryset(request).prefetch_related("subscriptions__newsletter")
 
-    def get_list_display(self, request: HttpRequest) -> list[str]:
+    def get_list_display(self, request: HttpRequest) -> list[Any]:
         return self._shown(self.list_display, request)
 
-    def get_fields(self, request: HttpRequest, obj: Subscriber | None = None) -> list[str]:
+    def get_fields(self, request: HttpRequest, obj: Subscriber | None = None) -> list[Any]:
         return self._shown(self.fields, request)
 
-    def _shown(self, columns: list[str], request: HttpRequest) -> list[str]:
+    def _shown(self, columns: Iterable[Any], request: HttpRequest) -> list[Any]:
         return [column for column in columns if column != "letter" or case_pages.may_handle(request)]
 
     def has_add_permission(self, request: HttpRequest) -> bool:

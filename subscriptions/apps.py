@@ -8,12 +8,25 @@ class SubscriptionsConfig(AppConfig):
 
     def ready(self) -> None:
         # Only now can modules that use models be imported.
-        from newsroom.mail import gate, outbox
-        from subscriptions import anchoring, case_mails, checks, erasures, mails, persons, retention  # noqa: F401
+        from newsroom.mail import alarms, gate, messages, outbox
+        from subscriptions import (
+            address_mails,
+            anchoring,
+            case_mails,
+            cases,
+            erasures,
+            links,
+            mails,
+            persons,
+            retention,
+        )
 
         mails.register()
+        address_mails.register()
         case_mails.register()
         outbox.register(anchoring.KIND, anchoring.make_anchor_mail)
+        messages.explain_by(links.why_url)
         persons.register()
         retention.register()
+        alarms.register("cases", cases.alarms)
         gate.register("erasures", erasures.find_obstacle)

@@ -14,12 +14,14 @@ from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from django.db import transaction
+from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
-from subscriptions.models import Newsletter, PrivacyRequest, RightsCase, Subscriber
+from newsroom.mail.alarms import Alarm
+from subscriptions.models import Newsletter, PrivacyRequest, RightsCase
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +29,7 @@ Kind, State, Way, Warning = RightsCase.Kind, RightsCase.State, RightsCase.Way, R
 
 PERIOD, EXTENSION = 1, 2  # calendar months (Art. 12(3))
 READER, SYSTEM = "reader", "system"
+LOOK, HANDLE = "subscriptions.view_rightscase", "subscriptions.handle_cases"
 
 
 class TooLate(Exception):
@@ -127,9 +130,9 @@ def extend(case: RightsCase, *, reason: str, tells: bool, by: str, now: datetime
 
 
 def note_rectified(address_key: str, new: Address, *, now: datetime) -> None:
-    """Close the wishes for another address, for it is confirmed; the reader's cases go along to it."""
+    """Close the wishes for this address, for it is confirmed; the reader's cases go along to it."""
     cases = RightsCase.objects.filter(address_key=address_key)
-    wishes = cases.open().filter(kind=Kind.RECTIFY)
+    wishes = cases.open().filter(kind=Kind.RECTIFY, new_address=new.canonical)
     wishes.update(state=State.DONE, closed_at=now, closed_by=READER, outcome=_("The new address is confirmed."))
     cases.update(address=new.canonical, address_key=new.key)
 
@@ -155,13 +158,6 @@ def _warn(cases: Iterable[RightsCase], warning: RightsCase.Warning, now: datetim
 def reference_of(case: RightsCase) -> UUID:
     """Return what a warning's mail refers to: the case and the deadline, for an extended one is warned of anew."""
     return uuid5(case.uuid, case.due_on.isoformat())
-
-
-def purge_cases(cutoff: datetime) -> int:
-    """Delete cases answered before the cutoff, but for those of readers whose processing is restricted."""
-    restricted = Subscriber.objects.filter(restricted_at__isnull=False).values("address_key")
-    old = RightsCase.objects.filter(closed_at__lt=cutoff).exclude(address_key__in=restricted)
-    return old.delete()[1].get("subscriptions.RightsCase", 0)
 
 
 def anonymise(address_key: str, now: datetime) -> int:
@@ -199,3 +195,19 @@ def export(address_key: str) -> list[dict[str, Any]]:
 
 def _time(moment: datetime | None) -> str | None:
     return timezone.localtime(moment).isoformat(timespec="seconds") if moment else None
+
+
+def alarms(now: datetime) -> list[Alarm]:
+    """Say on the start page how many cases are open, soon due and overdue; mails are `warn_of_deadlines`."""
+    today = timezone.localdate(now)
+    still_open = RightsCase.objects.open().count()
+    if not still_open:
+        return []
+    counts = {
+        "open": still_open,
+        "soon_due": RightsCase.objects.soon_due(today).count(),
+        "overdue": RightsCase.objects.overdue(today).count(),
+    }
+    text = _("Readers' cases: %(open)d open, %(soon_due)d of them soon due, %(overdue)d overdue.") % counts
+    url = reverse("admin:subscriptions_rightscase_changelist") + "?deadline=open"
+    return [Alarm(key="cases", text=text, url=url, permission=HANDLE, is_grave=counts["overdue"] > 0)]

@@ -9,9 +9,10 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from newsroom.mail.addresses import canonicalise
-from subscriptions import cases, consent, persons, privacy
+from subscriptions import cases, consent, persons, privacy, rectifying
 from subscriptions.consent import Origin
 from subscriptions.models import RightsCase, SignUp, Subscriber, Subscription
+from subscriptions.rectifying import ChangeRefused
 
 Kind, State = RightsCase.Kind, RightsCase.State
 
@@ -21,7 +22,7 @@ CAUSED_BY_WRITING = privacy.CAUSED_BY_ASKING | {"rights_cases"}
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """What came of it, in a sentence for staff and file; an act that waits for the reader leaves its case open."""
+    """What came of it, in a sentence for staff and the file; an act that waits for the reader leaves its case open."""
 
     outcome: str
     is_answered: bool = True
@@ -120,6 +121,23 @@ def _erase(case: RightsCase, origin: Origin, now: datetime) -> Done:
     return Done(_("Everything about this address is deleted but for what the law lets us keep."))
 
 
+def _rectify(case: RightsCase, origin: Origin, now: datetime) -> Done:
+    """Ask at the new address; its confirmation closes the case (see `cases.note_rectified`)."""
+    reader = _reader(case)
+    if reader is None:
+        return _unknown()
+    try:
+        rectifying.request_change(reader, canonicalise(case.new_address), origin=origin, now=now)
+    except ChangeRefused as refused:
+        return Done(_("Not done. The reader would be told: “%(sentence)s”") % {"sentence": refused}, is_answered=False)
+    return Done(
+        _(
+            "A mail asks at the new address for its confirmation. Until then the case stays open and the old one in use."
+        ),
+        is_answered=False,
+    )
+
+
 ACTS: dict[RightsCase.Kind, Act] = {
     Kind.WITHDRAW_ALL: _withdraw_all,
     Kind.WITHDRAW: _withdraw,
@@ -127,5 +145,6 @@ ACTS: dict[RightsCase.Kind, Act] = {
     Kind.OBJECT: _object,
     Kind.RESTRICT: _restrict,
     Kind.LIFT_RESTRICTION: _lift_restriction,
+    Kind.RECTIFY: _rectify,
     Kind.ERASE: _erase,
 }

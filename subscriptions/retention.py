@@ -16,13 +16,15 @@ from newsroom.mail.models import OutboxMail
 from newsroom.retention import Rule
 from newsroom.retention.rows import Rows, delete
 from newsroom.templatetags.periods import period
-from subscriptions import ledger, suppression
+from subscriptions import ledger, rectifying, suppression
 from subscriptions.models import (
+    AddressChange,
     ConsentPayload,
     ConsentRecord,
     EvidenceView,
     PrivacyRequest,
     RequestCount,
+    RightsCase,
     SignUp,
     Subscriber,
     Subscription,
@@ -30,20 +32,14 @@ from subscriptions.models import (
 )
 from subscriptions.persons import forget_sign_ups
 
-# Acts of a reader. Sign-ups and their mails go with the sign-up, unless it was confirmed.
-ACTS = [
-    ConsentRecord.Type.CONFIRMED,
-    ConsentRecord.Type.ADDED,
-    ConsentRecord.Type.CHANGED,
-    ConsentRecord.Type.WITHDRAWN,
-    ConsentRecord.Type.ERASED,
-]
+# These go with the sign-up, unless it was confirmed. All others are acts of a reader.
+OF_SIGN_UPS = (ConsentRecord.Type.REQUESTED, ConsentRecord.Type.MAIL_SENT)
 
 
 def register() -> None:
     retention.register(
-        SIGN_UPS, SERVICE_MAILS, READERS, EVIDENCE, LAPSED, SUPPRESSIONS, EVIDENCE_VIEWS, PRIVACY_REQUESTS,
-        REQUEST_COUNTS,
+        SIGN_UPS, SERVICE_MAILS, READERS, EVIDENCE, LAPSED, SUPPRESSIONS, EVIDENCE_VIEWS, PRIVACY_REQUESTS, CASES,
+        ADDRESS_CHANGES, REQUEST_COUNTS,
     )  # fmt: skip
 
 
@@ -91,12 +87,12 @@ def _remove_readers(readers: QuerySet[Subscriber]) -> int:
 def due_evidence(now: datetime) -> QuerySet[ConsentPayload]:
     """Proofs of who gets nothing any more, after the end of the third calendar year after the last act."""
     limit = evidence_limit(now)
-    newer = ConsentPayload.objects.filter(address_key=OuterRef("address_key"), record__type__in=ACTS)
+    newer = ConsentPayload.objects.filter(address_key=OuterRef("address_key"), record__at__gte=limit)
     standing = Subscription.objects.exclude(state=Subscription.State.ENDED).filter(
         subscriber__address_key=OuterRef("address_key")
     )
     return ConsentPayload.objects.filter(
-        ~Exists(newer.filter(record__at__gte=limit)),
+        ~Exists(newer.exclude(record__type__in=OF_SIGN_UPS)),
         ~Exists(standing),
         ~Exists(_restricted()),
         record__at__lt=limit,  # not the sign-up someone sent yesterday
@@ -119,6 +115,19 @@ def due_privacy_requests(now: datetime) -> QuerySet[PrivacyRequest]:
     unused = Q(opened_at=None, requested_at__lte=now - settings.SIGN_UP_RETENTION)
     old = Q(requested_at__lte=now - settings.PRIVACY_REQUEST_RETENTION)
     return PrivacyRequest.objects.filter(unused | old).exclude(Exists(_restricted()))
+
+
+def due_address_changes(now: datetime) -> QuerySet[AddressChange]:
+    """Changes nobody confirmed go with the sign-ups, the others when the former address need not be known any more."""
+    unconfirmed = Q(confirmed_at=None, requested_at__lte=now - settings.SIGN_UP_RETENTION)
+    old = Q(confirmed_at__lte=now - settings.ADDRESS_CHANGE_RETENTION)
+    return AddressChange.objects.filter(unconfirmed | old, subscriber__restricted_at=None)
+
+
+def due_cases(now: datetime) -> QuerySet[RightsCase]:
+    """Cases that were answered; an open one stays until it is."""
+    old = RightsCase.objects.filter(closed_at__lte=now - settings.PRIVACY_REQUEST_RETENTION)
+    return old.exclude(Exists(_restricted()))
 
 
 def due_request_counts(now: datetime) -> QuerySet[RequestCount]:
@@ -160,9 +169,19 @@ def _period_of_consent() -> str:
 
 
 def _period_of_suppressions() -> str:
-    return gettext("as long as we send newsletters; %(period)s if the address did not exist") % {
+    return gettext("as long as we send newsletters; if your address could not be reached, %(period)s") % {
         "period": period(settings.BOUNCE_RETENTION)
     }
+
+
+def _period_of_address_changes() -> str:
+    words = {"period": period(settings.ADDRESS_CHANGE_RETENTION), "short": period(settings.SIGN_UP_RETENTION)}
+    return gettext("%(period)s; if it was not confirmed, %(short)s") % words
+
+
+def _period_of_privacy_requests() -> str:
+    words = {"period": period(settings.PRIVACY_REQUEST_RETENTION), "short": period(settings.SIGN_UP_RETENTION)}
+    return gettext("%(period)s; if the link was not used, %(short)s") % words
 
 
 SIGN_UPS = Rule(
@@ -224,11 +243,27 @@ EVIDENCE_VIEWS = Rule(
 )
 PRIVACY_REQUESTS = Rule(
     name="privacy_requests",
-    what=_("Requests about your rights"),
-    period=lambda: period(settings.PRIVACY_REQUEST_RETENTION),
-    since=_("the request; one whose link was never used goes with the sign-ups"),
+    what=_("Requests for a link to your data"),
+    period=_period_of_privacy_requests,
+    since=_("the request"),
     basis=_("GDPR Art. 6(1)(c), Art. 5(2)"),
     store=Rows(model=PrivacyRequest, due=due_privacy_requests),
+)
+CASES = Rule(
+    name="rights_cases",
+    what=_("What you asked of us, by letter, call or on the page “My data”"),
+    period=lambda: period(settings.PRIVACY_REQUEST_RETENTION),
+    since=_("our answer"),
+    basis=_("GDPR Art. 6(1)(c), Art. 5(2), Art. 12(3)"),
+    store=Rows(model=RightsCase, due=due_cases),
+)
+ADDRESS_CHANGES = Rule(
+    name="address_changes",
+    what=_("Change of your address, with the former one"),
+    period=_period_of_address_changes,
+    since=_("the change, or else the request"),
+    basis=_("GDPR Art. 6(1)(c), Art. 5(2), Art. 16"),
+    store=Rows(model=AddressChange, due=due_address_changes, remove=rectifying.forget),
 )
 REQUEST_COUNTS = Rule(
     name="request_counts",

@@ -1,7 +1,7 @@
 from celery import shared_task
 from django.utils import timezone
 
-from subscriptions import anchoring, ledger
+from subscriptions import anchoring, cases, ledger
 
 
 @shared_task
@@ -12,3 +12,8 @@ def seal() -> None:
 @shared_task
 def anchor() -> None:
     anchoring.anchor(timezone.now())
+
+
+@shared_task
+def warn_of_deadlines() -> None:
+    cases.warn_of_deadlines(timezone.now())

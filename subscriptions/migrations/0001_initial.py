@@ -27,6 +27,7 @@ class Migration(migrations.Migration):
                             ("confirmed", "confirmed"),
                             ("added", "newsletter added"),
                             ("changed", "changed"),
+                            ("address_changed", "address changed"),
                             ("withdrawn", "withdrawn"),
                             ("erased", "erased"),
                         ],
@@ -202,6 +203,7 @@ class Migration(migrations.Migration):
                             ("json", "JSON file"),
                             ("pdf", "PDF file"),
                             ("command", "command line"),
+                            ("access", "answer to a wish for access"),
                         ],
                         max_length=10,
                         verbose_name="way",
@@ -578,6 +580,72 @@ class Migration(migrations.Migration):
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="sealed_records",
                         to="subscriptions.consentseal",
+                    ),
+                ),
+            ],
+        ),
+        migrations.CreateModel(
+            name="AddressChange",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
+                ("old_address", models.CharField(max_length=254, verbose_name="old address")),
+                ("old_address_key", models.CharField(db_index=True, editable=False, max_length=254)),
+                ("new_address", models.CharField(max_length=254, verbose_name="new address")),
+                ("new_address_key", models.CharField(db_index=True, editable=False, max_length=254)),
+                ("nonce", models.CharField(editable=False, max_length=32)),
+                ("token_hash", models.CharField(editable=False, max_length=64, unique=True)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[("requested", "requested"), ("confirmed", "confirmed"), ("closed", "closed")],
+                        default="requested",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                ("requested_at", models.DateTimeField(verbose_name="requested")),
+                ("expires_at", models.DateTimeField(verbose_name="link valid until")),
+                ("confirmed_at", models.DateTimeField(blank=True, null=True, verbose_name="confirmed")),
+                (
+                    "subscriber",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="address_changes",
+                        to="subscriptions.subscriber",
+                        verbose_name="reader",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "change of address",
+                "verbose_name_plural": "changes of address",
+                "ordering": ["-requested_at"],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(
+                            models.Q(("confirmed_at__isnull", False), ("state", "confirmed")),
+                            models.Q(
+                                models.Q(("state", "confirmed"), _negated=True), ("confirmed_at__isnull", True)
+                            ),
+                            _connector="OR",
+                        ),
+                        name="address_change_confirmed_at_iff_confirmed",
+                    )
+                ],
+            },
+        ),
+        migrations.CreateModel(
+            name="FormerLink",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("uuid", models.UUIDField(editable=False, unique=True)),
+                (
+                    "subscription",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="former_links",
+                        to="subscriptions.subscription",
                     ),
                 ),
             ],

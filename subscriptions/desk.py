@@ -1,0 +1,61 @@
+"""What the admin's pages of subscriptions have in common: rows are looked at, and found by whole addresses only."""
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.auth.models import User
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext_lazy as _
+
+from newsroom.mail.addresses import InvalidAddress, canonicalise, mask
+
+
+def actor(request: HttpRequest) -> str:
+    """Return how a record names the account: by its number, which says nothing to anybody else."""
+    return f"staff:{request.user.pk}"
+
+
+def account_name(actor: str) -> str:
+    """Return the name of the account that acted, where it still exists."""
+    kind, _colon, number = actor.partition(":")
+    account = User.objects.filter(pk=number).first() if kind == "staff" and number.isdigit() else None
+    return account.get_username() if account else actor
+
+
+class ReadOnly(admin.ModelAdmin):
+    """Rows that staff see and nobody edits: use cases write them."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
+class FindsByAddress(admin.ModelAdmin):
+    """Search by one whole address, in whatever spelling: nobody browses readers by parts of their addresses."""
+
+    search_help_text = _("A whole e-mail address")
+    search_fields = ["address_key"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        if not search_term:
+            return queryset, False
+        try:
+            return queryset.filter(**self.match(canonicalise(search_term).key)), False
+        except InvalidAddress as error:
+            messages.warning(request, str(error))
+            return queryset.none(), False
+
+    def match(self, address_key: str) -> dict[str, Any]:
+        return {"address_key": address_key}
+
+    @admin.display(description=_("address"))
+    def masked(self, row: Any) -> str:
+        return mask(row.address) if row.address else "–"
