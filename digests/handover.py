@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from datetime import datetime
 from uuid import UUID
 
 from django.conf import settings
@@ -10,13 +11,10 @@ from django.core.mail import EmailMultiAlternatives
 
 from digests import rendering
 from digests.models import Digest
-from newsroom.mail import messages
+from newsroom.mail import marks, messages, repeating
 from subscriptions import links
 
 MAILGUN = "anymail.backends.mailgun.EmailBackend"
-
-# Anymail refuses metadata where the provider has none (anymail.md section 3).
-WITHOUT_METADATA = ("anymail.backends.mailersend.", "anymail.backends.postal.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +27,7 @@ class Letter:
     position: int
     address: str
     subscription: UUID
+    written_at: datetime
 
     @property
     def message_id(self) -> str:
@@ -47,10 +46,13 @@ def message_for(digest: Digest, letter: Letter) -> EmailMultiAlternatives:
         to=letter.address,
         unsubscribe_url=links.unsubscribe_url(letter.subscription),
         preferences_url=links.preferences_url(letter.subscription),
+        why_url=links.why_url(letter.subscription),
         message_id=letter.message_id,
+        # A provider that knows a mail by its key wants each repetition to be the same to the last letter.
+        date=letter.written_at if repeating.lifetime() else None,
     )
-    if settings.EMAIL_BACKEND.startswith("anymail.") and not settings.EMAIL_BACKEND.startswith(WITHOUT_METADATA):
-        message.metadata = {"delivery": str(letter.delivery)}  # type: ignore[attr-defined]  # Anymail's own attribute
+    marks.mark(message, letter.delivery)
+    repeating.put_key(message, letter.delivery)
     return message
 
 
@@ -64,6 +66,7 @@ def message_for_many(digest: Digest, letters: Sequence[Letter]) -> EmailMultiAlt
         to=letters[0].address,
         unsubscribe_url="%recipient.unsubscribe%",
         preferences_url="%recipient.preferences%",
+        why_url="%recipient.why%",
         message_id=letters[0].message_id,
     )
     for header in ("List-Unsubscribe", "Message-ID"):
@@ -72,7 +75,7 @@ def message_for_many(digest: Digest, letters: Sequence[Letter]) -> EmailMultiAlt
     message.merge_data = {letter.address: _slots(letter) for letter in letters}  # type: ignore[attr-defined]
     message.merge_headers = {letter.address: _headers(letter) for letter in letters}  # type: ignore[attr-defined]
     message.merge_metadata = {  # type: ignore[attr-defined]
-        letter.address: {"delivery": str(letter.delivery)} for letter in letters
+        letter.address: {marks.KEY: str(letter.delivery)} for letter in letters
     }
     return message
 
@@ -89,6 +92,7 @@ def _slots(letter: Letter) -> dict[str, str]:
     return {
         "unsubscribe": links.unsubscribe_url(letter.subscription),
         "preferences": links.preferences_url(letter.subscription),
+        "why": links.why_url(letter.subscription),
     }
 
 

@@ -1,4 +1,4 @@
-"""A digest as subject, text and HTML: rendered once, identical for all readers but for two slots.
+"""A digest as subject, text and HTML: rendered once, identical for all readers but for three slots.
 
 A slot stands on a line of its own, and lines stay short of what makes Django choose quoted-printable, so that nothing
 re-wraps one on its way. Whoever fills a slot gives an ASCII URL.
@@ -26,6 +26,8 @@ from newsroom.mail.folding import Mail
 # `.invalid` can never be a real host (RFC 2606).
 UNSUBSCRIBE_SLOT = "https://unsubscribe.slot.invalid/"
 PREFERENCES_SLOT = "https://preferences.slot.invalid/"
+WHY_SLOT = "https://why.slot.invalid/"
+SLOTS = (UNSUBSCRIBE_SLOT, PREFERENCES_SLOT, WHY_SLOT)
 
 # A phone shows about 40 characters of a subject, a desktop about 80; what comes after is a bonus.
 SUBJECT_LENGTH = 120
@@ -67,12 +69,15 @@ def store(digest: Digest) -> None:
     digest.save(update_fields=["subject", "preheader", "html", "text"])
 
 
-def fill(rendered_text: str, *, unsubscribe_url: str, preferences_url: str) -> str:
+def fill(rendered_text: str, *, unsubscribe_url: str, preferences_url: str, why_url: str) -> str:
     """Return the rendered HTML or text with a reader's own links. Raises ValueError for what could break out of one."""
-    for url in (unsubscribe_url, preferences_url):
+    urls = (unsubscribe_url, preferences_url, why_url)
+    for url in urls:
         if _UNFIT_FOR_A_SLOT.search(url):
             raise ValueError("A link for a slot is ASCII, and without quotes, angle brackets, ampersands and breaks.")
-    return rendered_text.replace(UNSUBSCRIBE_SLOT, unsubscribe_url).replace(PREFERENCES_SLOT, preferences_url)
+    for slot, url in zip(SLOTS, urls, strict=True):
+        rendered_text = rendered_text.replace(slot, url)
+    return rendered_text
 
 
 def build_message(
@@ -81,6 +86,7 @@ def build_message(
     to: str,
     unsubscribe_url: str,
     preferences_url: str,
+    why_url: str,
     message_id: str,
     date: datetime | None = None,
 ) -> Mail:
@@ -88,7 +94,7 @@ def build_message(
 
     `message_id` comes with its angle brackets; `date` is when it is handed over (default: now).
     """
-    links = {"unsubscribe_url": unsubscribe_url, "preferences_url": preferences_url}
+    links = {"unsubscribe_url": unsubscribe_url, "preferences_url": preferences_url, "why_url": why_url}
     message = _message(digest, to=to, text=fill(digest.text, **links), html=fill(digest.html, **links))
     message.extra_headers = messages.checked_headers(
         {
@@ -112,9 +118,9 @@ def build_test_message(digest: Digest, *, to: str, message_id: str) -> Mail:
             "date": date_format(digest.date, "DATE_FORMAT")
         }
         dead = _("(without function in a test)")
-    html = fill(digest.html, unsubscribe_url="#", preferences_url="#").replace(web_url(digest), "#")
+    html = fill(digest.html, unsubscribe_url="#", preferences_url="#", why_url="#").replace(web_url(digest), "#")
     text = digest.text
-    for link in (UNSUBSCRIBE_SLOT, PREFERENCES_SLOT, web_url(digest)):
+    for link in (*SLOTS, web_url(digest)):
         text = text.replace(link, dead)
     text = messages.wrap(f"*** {notice} ***\n\n{text}")
     message = _message(digest, to=to, text=text, html=_with_notice(html, notice))
@@ -154,15 +160,15 @@ def _context(digest: Digest, entries: list[DigestEntry]) -> dict[str, Any]:
         "thumbnail_height": SHOWN_SIZE[1],
         "unsubscribe_slot": UNSUBSCRIBE_SLOT,
         "preferences_slot": PREFERENCES_SLOT,
+        "why_slot": WHY_SLOT,
         "web_url": web_url(digest),
     } | messages.publisher_context()
 
 
 def _render_html(context: dict[str, Any]) -> str:
     html = messages.render_mjml(render_to_string("digests/mail/digest.mjml", context))
-    return re.sub(
-        rf'\s*href="({re.escape(UNSUBSCRIBE_SLOT)}|{re.escape(PREFERENCES_SLOT)})"\s*', r'\nhref="\1"\n', html
-    )
+    slots = "|".join(re.escape(slot) for slot in SLOTS)
+    return re.sub(rf'\s*href="({slots})"\s*', r'\nhref="\1"\n', html)
 
 
 def _with_notice(html: str, notice: str) -> str:

@@ -17,6 +17,7 @@ from digests.models import Digest
 
 # There is no reader here whose links these could be; this page mails them to whoever asks.
 LINKS_PATH = "/meine-daten/"
+WHY_PATH = "/newsletter/warum/"
 
 MAIL_POLICY = {
     "default-src": ["'none'"],
@@ -33,7 +34,7 @@ MAIL_POLICY = {
 def web_version(request: HttpRequest, uuid: UUID) -> HttpResponse:
     """The digest as it was mailed, for everyone with the link; nobody's links are in it."""
     digest = get_object_or_404(Digest.objects.out(), uuid=uuid)
-    html = rendering.fill(digest.html, unsubscribe_url=LINKS_PATH, preferences_url=LINKS_PATH)
+    html = rendering.fill(digest.html, unsubscribe_url=LINKS_PATH, preferences_url=LINKS_PATH, why_url=WHY_PATH)
     # On a page of its own the mail is not an article among others.
     response = HttpResponse(html.replace('aria-roledescription="email"', "").replace('role="article"', 'role="main"'))
     response["X-Robots-Tag"] = "noindex"
@@ -49,6 +50,6 @@ def mail_html(request: HttpRequest, digest: Digest) -> HttpResponse:
 
     The sandbox lets no link lead out of it.
     """
-    html = rendering.fill(digest.html, unsubscribe_url="#", preferences_url="#")
+    html = rendering.fill(digest.html, unsubscribe_url="#", preferences_url="#", why_url="#")
     applies = "all" if request.GET.get("scheme") == "dark" else "not all"
     return HttpResponse(html.replace("@media (prefers-color-scheme: dark)", f"@media {applies}"))

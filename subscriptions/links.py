@@ -1,7 +1,7 @@
 """Reader links: each token has one purpose, is derived from a key and a row, and is kept nowhere.
 
-Two kinds. Links that are used once (confirm, rights) have a nonce and the SHA-256 of the token in their row; whoever
-sends the mail derives the token again. Links that must work for years (unsubscribe, preferences) are signatures of the
+Two kinds. Links that are used once (confirm, rights, address) have a nonce and the SHA-256 of the token in their row;
+whoever sends the mail derives the token again. Links that must work for years (unsubscribe, preferences) are signatures of the
 subscription's UUID. Old keys stay valid as long as they stand in `SECRET_KEY_FALLBACKS`.
 """
 
@@ -24,8 +24,10 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 class Purpose(StrEnum):
     CONFIRM = "confirm"
     RIGHTS = "rights"
+    ADDRESS = "address"
     UNSUBSCRIBE = "unsubscribe"
     PREFERENCES = "preferences"
+    WHY = "why"
 
 
 UUID_OCTETS = 16
@@ -56,6 +58,13 @@ def new_seed(purpose: Purpose, row: UUID) -> TokenSeed:
     return TokenSeed(nonce=nonce, token_hash=hash_token(token))
 
 
+def hide_tokens(text: str, *tokens: str) -> str:
+    """Return a mail's text as it is kept: with the hash of each token in its place."""
+    for token in tokens:
+        text = text.replace(token, f"sha256:{hash_token(token)}")
+    return text
+
+
 def derive_token(purpose: Purpose, row: UUID, seed: TokenSeed) -> str:
     """Return the token that `seed` was kept of, whichever of our keys made it; raise `KeyGone` if none did."""
     for key in _keys():
@@ -71,6 +80,10 @@ def confirmation_url(token: str) -> str:
 
 def rights_url(token: str) -> str:
     return _absolute("subscriptions:rights", token)
+
+
+def address_url(token: str) -> str:
+    return _absolute("subscriptions:confirm_address", token)
 
 
 def unsubscribe_token(subscription: UUID) -> str:
@@ -99,6 +112,20 @@ def preferences_url(subscription: UUID) -> str:
 def read_preferences_token(token: str) -> UUID | None:
     """Return the subscription's UUID, or None if the token is not one of ours for preferences."""
     return _read(Purpose.PREFERENCES, token)
+
+
+def why_token(cause: UUID) -> str:
+    """Return 48 ASCII characters that name what a mail came of: an issue's subscription, else what caused the mail."""
+    return _sign(Purpose.WHY, cause)
+
+
+def why_url(cause: UUID) -> str:
+    return _absolute("subscriptions:why", why_token(cause))
+
+
+def read_why_token(token: str) -> UUID | None:
+    """Return the UUID of what caused a mail, or None if the token is not one of ours for that question."""
+    return _read(Purpose.WHY, token)
 
 
 def rights_form_token(request: UUID, now: datetime) -> str:

@@ -156,7 +156,7 @@ def _record_sent(sign_up: SignUp, message: EmailMultiAlternatives, token: str, *
         "address_typed": sign_up.address_typed,
         "newsletters": [consent.named(newsletter) for newsletter in sign_up.newsletters.all()],
         "mail_subject": message.subject,
-        "text": str(message.body).replace(token, f"sha256:{sign_up.token_hash}"),
+        "text": links.hide_tokens(str(message.body), token, links.why_token(sign_up.uuid)),
         "message_id": message.extra_headers["Message-ID"],
         "provider_message_id": result.provider_message_id,
     }

@@ -7,7 +7,9 @@ libraries that speak to an API pass on whatever they are given, line breaks incl
 import re
 import textwrap
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from email.utils import format_datetime, getaddresses, parseaddr
 from typing import Any
@@ -36,6 +38,11 @@ _BLOCK_END = re.compile(
 _TAG = re.compile(r"<[a-z][^>]*>", re.IGNORECASE)
 _RUST_ESCAPE = re.compile(r"\\(?:u\{([0-9a-f]+)\}|(.))")
 _TAG_OR_SPACE = re.compile(r"<!--.*?-->|<[^>]*>| ", re.DOTALL)
+
+
+# What the mail that is being made came of, so that each can say why its reader gets it.
+_cause: ContextVar[UUID | None] = ContextVar("cause", default=None)
+_explanations: list[Callable[[UUID], str]] = []
 
 
 class MjmlError(Exception):
@@ -75,8 +82,28 @@ def make_message(
     return message
 
 
+def explain_by(url_of: Callable[[UUID], str]) -> None:
+    """State where the question “Why do I get this mail?” is answered for what a mail came of; the last one counts."""
+    _explanations[:] = [url_of]
+
+
+@contextmanager
+def caused_by(reference: UUID) -> Iterator[None]:
+    """Let the mails made meanwhile link to the answer why they were sent."""
+    token = _cause.set(reference)
+    try:
+        yield
+    finally:
+        _cause.reset(token)
+
+
+def _why_url() -> str:
+    cause = _cause.get()
+    return _explanations[0](cause) if cause and _explanations else ""
+
+
 def publisher_context() -> dict[str, Any]:
-    """Return what the base of every mail needs to name its sender (§ 5 DDG, § 18 MStV)."""
+    """Return what the base of every mail needs to name its sender (§ 5 DDG, § 18 MStV), and to say why it came."""
     return {
         "language": translation.get_language(),
         "site_name": settings.SITE_NAME,
@@ -84,6 +111,7 @@ def publisher_context() -> dict[str, Any]:
         "publisher": settings.PUBLISHER,
         "imprint_url": settings.SITE_URL + reverse("imprint"),
         "privacy_url": settings.SITE_URL + reverse("privacy"),
+        "why_url": _why_url(),
     }
 
 

@@ -29,7 +29,7 @@ from django.db import (
 from django.db.models import Q
 from django.utils.translation import gettext as _
 
-from newsroom.mail import gate, transport
+from newsroom.mail import gate, marks, messages, transport
 from newsroom.mail.messages import make_message_id
 from newsroom.mail.models import OutboxMail, OutboxMailQuerySet
 from newsroom.mail.transport import CannotConnect, Outcome, Result
@@ -211,6 +211,7 @@ class _Relay(ExitStack):
             self._settle(mail, prepared)
         else:
             prepared.message.extra_headers["Message-ID"] = make_message_id(mail.uuid)
+            marks.mark(prepared.message, mail.uuid)
             self._send(mail, prepared)
 
     def _send(self, mail: OutboxMail, prepared: Prepared) -> None:
@@ -261,7 +262,8 @@ def _prepare(mail: OutboxMail) -> Prepared | Withheld | Result:
     if mail.attempts > MAX_ATTEMPTS:
         return Result(Outcome.NOT_SENT, "never got ready")
     try:
-        return _builders[mail.kind](mail)
+        with messages.caused_by(mail.reference):
+            return _builders[mail.kind](mail)
     except Exception as error:  # one mail that cannot be made must not keep the others waiting
         # Where it happened, but not in the error's own words: they may quote an address.
         where = "".join(traceback.format_tb(error.__traceback__))

@@ -19,6 +19,7 @@ from tests.subscriptions.reading import a_reader, form_token, send_form, stamp
 CONFIRM = "/newsletter/bestaetigen/"
 LEAVE = "/newsletter/abmelden/"
 RIGHTS = "/meine-daten/"
+WHY = "/newsletter/warum/"
 
 
 @dataclass

@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from newsroom.mail import checks
 from newsroom.templatetags.periods import period
-from tests.compliance.post import CONFIRM, RIGHTS
+from tests.compliance.post import CONFIRM, RIGHTS, WHY
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader, send_form, stamp
 
@@ -92,7 +92,9 @@ def test_r20_confirmation_mail_is_free_of_advertising(post):
     for part in (mail.text, mail.html, mail.message["Subject"]):
         assert not re.search(r"willkommen|angebot|jetzt lesen|folgen sie|\bapp\b|\babo", part, re.IGNORECASE)
     targets = set(re.findall(r"https?://localhost[^\s\"<>]*", mail.text))
-    assert len(targets) == 3 and sum(CONFIRM in target for target in targets) == 1
+    # Besides the three that R-20 names, the link every mail has to why it came: information, and nothing to buy.
+    assert len(targets) == 4 and sum(CONFIRM in target for target in targets) == 1
+    assert sum(WHY in target for target in targets) == 1
 
 
 def test_r21_seven_days_bring_one_mail_and_no_reminder(post, time_machine):

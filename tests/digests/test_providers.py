@@ -48,13 +48,13 @@ def own_links(digest):
 
 def neutral(text):
     """Take out of a mail what belongs to one reader."""
-    return re.sub(r"(/newsletter/(?:abmelden|einstellungen)/)[\w-]+", r"\1…", text)
+    return re.sub(r"(/newsletter/(?:abmelden|einstellungen|warum)/)[\w-]+", r"\1…", text)
 
 
 def deliver_all():
     for _ in range(20):
         DeliveryBatch.objects.filter(state="pending").update(next_attempt_at=timezone.now())
-        Provider.objects.update(resume_at=None)
+        Provider.objects.update(resume_at=timezone.now())
         if not delivery.deliver_due():
             return
 

@@ -21,6 +21,7 @@ pytestmark = pytest.mark.django_db
 
 PICTURE = "http://localhost:8000/media/articles/lauenfelds-hafen-bekommt-eine-containerlinie-zur-kueste.jpg"
 THUMBNAIL = "http://localhost:8000/media/digests/a56d9a2078272be96bbd23a2-240x180.jpg"
+PERSONAL = (links.unsubscribe_url, links.preferences_url, links.why_url)
 TEASER = (
     "Dreimal pro Woche soll ein Binnenschiff den Seehafen ansteuern und damit Tausende Lastwagenfahrten ersetzen. "
     "Ob die Rechnung aufgeht, hängt an zwei Brücken und am Wasserstand der Alse."
@@ -75,6 +76,7 @@ def build(digest, *, subscription=None, **values):
         "to": subscription.subscriber.address,
         "unsubscribe_url": links.unsubscribe_url(subscription.uuid),
         "preferences_url": links.preferences_url(subscription.uuid),
+        "why_url": links.why_url(subscription.uuid),
         "message_id": f"<{subscription.uuid}@wochenblitz.example>",
     }
     return rendering.build_message(digest, **(defaults | values))
@@ -110,7 +112,7 @@ def test_both_parts_hold_every_article_the_imprint_and_the_ways_out():
     for value in project.PUBLISHER.values():
         assert value in text
         assert value in words
-    for url in (links.unsubscribe_url(subscription.uuid), links.preferences_url(subscription.uuid)):
+    for url in (make_url(subscription.uuid) for make_url in PERSONAL):
         assert text.count(url) == 1
         assert f'href="{url}"' in html
 
@@ -131,14 +133,14 @@ def test_two_readers_mails_differ_in_their_links_alone():
     for first, second in zip(*[(mail.body, mail.alternatives[0][0]) for mail in mails], strict=True):
         lines = difflib.ndiff(first.splitlines(), second.splitlines())
         changed = [line[2:] for line in lines if line.startswith(("- ", "+ "))]
-        assert len(changed) == 4
-        assert all("/newsletter/abmelden/" in line or "/newsletter/einstellungen/" in line for line in changed)
+        assert len(changed) == 2 * len(PERSONAL)
+        assert all(re.search("/newsletter/(abmelden|einstellungen|warum)/", line) for line in changed)
 
 
 def test_a_slot_stands_on_a_line_of_its_own():
     digest = make_digest()
 
-    for slot in (rendering.UNSUBSCRIBE_SLOT, rendering.PREFERENCES_SLOT):
+    for slot in rendering.SLOTS:
         assert slot in digest.text.splitlines()
         assert f'href="{slot}"' in digest.html.splitlines()
 
@@ -259,7 +261,7 @@ def test_words_of_an_article_stay_words(words):
 @pytest.mark.parametrize("url", ['https://x.example/"onload="', "https://x.example/ü", "a\nb", "a<b", "a&b"])
 def test_a_slot_takes_no_link_that_could_break_out(url):
     with pytest.raises(ValueError, match="slot"):
-        rendering.fill("", unsubscribe_url=url, preferences_url="https://x.example/")
+        rendering.fill("", unsubscribe_url="https://x.example/", preferences_url="https://x.example/", why_url=url)
 
 
 def test_nothing_in_a_mail_loads_or_runs_from_elsewhere():

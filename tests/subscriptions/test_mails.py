@@ -33,13 +33,14 @@ def test_the_confirmation_mail_is_bare(settings):
     assert len(message.body) < 1500
 
 
-def test_the_confirmation_mail_links_to_three_places_only(settings):
+def test_the_confirmation_mail_links_to_what_it_needs_and_why_it_came_and_nowhere_else(settings):
     message = confirmation(settings)
 
     for part in (message.body, html_of(message)):
         targets = set(re.findall(r"https?://www\.example\.com[^\s\"<>]*", part))
-        assert len(targets) == 3
-        assert all(re.search(r"/(bestaetigen/[\w-]{43}|impressum|datenschutz)/$", target) for target in targets)
+        assert len(targets) == 4
+        places = r"/(bestaetigen/[\w-]{43}|newsletter/warum/[\w-]{48}|impressum|datenschutz)/$"
+        assert all(re.search(places, target) for target in targets)
 
 
 def test_the_confirmation_mail_says_what_was_asked_and_when(settings):
