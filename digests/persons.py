@@ -1,18 +1,21 @@
 """What digests hold about a reader: which digest was handed over when, without an address."""
 
+import json
 from collections import defaultdict
 from datetime import datetime
 from typing import Any
 
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.text import capfirst
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from digests.models import OUTCOME, Delivery, DeliveryBatch
+from digests.models import OUTCOME, Delivery, DeliveryBatch, ProviderEvent
 from newsroom import persons
 from newsroom.persons import Holding
-from newsroom.persons.words import Passage, Row, Words, day
+from newsroom.mail.addresses import InvalidAddress, canonicalise
+from newsroom.persons.words import Passage, Row, Words, day, passages
 from newsroom.retention import period_of
 
 SHOWN = 10  # of each newsletter's deliveries in words; all of them stand in the export
@@ -42,6 +45,43 @@ def forget_deliveries(address_key: str, now: datetime) -> int:
     return Delivery.objects.filter(subscriber__address_key=address_key).update(subscriber=None)
 
 
+def merge_deliveries(gone: int, reader: int) -> None:
+    """Keep what a reader got under another address; of a digest that came to both, once."""
+    both = Delivery.objects.filter(subscriber=reader).values("digest")
+    Delivery.objects.filter(subscriber=gone).exclude(digest__in=both).update(subscriber=reader)
+
+
+def export_events(address_key: str) -> list[dict[str, Any]]:
+    """Return what the provider reported of mails to the reader, where it was more than that they arrived."""
+    events = _events_of(address_key).order_by("day", "id")
+    return [
+        {
+            "newsletter": event.delivery.digest.newsletter.name if event.delivery else "",
+            "date": (event.day or timezone.localdate(event.received_at)).isoformat(),
+            "what": event.kind,
+            "code": event.code,
+        }
+        for event in events.select_related("delivery__digest__newsletter")
+    ]
+
+
+def forget_events(address_key: str, now: datetime) -> int:
+    return _events_of(address_key).delete()[0]
+
+
+def _events_of(address_key: str) -> QuerySet[ProviderEvent]:
+    """Reports of the reader's deliveries, and those not understood so far in which the address stands."""
+    forms = {address_key, json.dumps(address_key)[1:-1]}
+    try:
+        forms |= {canonicalise(address_key).display, json.dumps(canonicalise(address_key).display)[1:-1]}
+    except InvalidAddress:
+        pass  # what is looked for may be any text
+    named = Q(delivery__subscriber__address_key=address_key)
+    for form in forms:
+        named |= Q(raw__icontains=form)
+    return ProviderEvent.objects.filter(named)
+
+
 def register() -> None:
     persons.register(
         Holding(
@@ -50,7 +90,18 @@ def register() -> None:
             export=export_deliveries,
             erase=forget_deliveries,
             kept=kept,
+            merge=merge_deliveries,
             words=DELIVERIES,
+        )
+    )
+    # After the deliveries, and so erased before them: it is the delivery that tells whose a report is.
+    persons.register(
+        Holding(
+            name="provider_events",
+            models=("digests.ProviderEvent",),
+            export=export_events,
+            erase=forget_events,
+            words=EVENTS,
         )
     )
     persons.register_without(
@@ -102,4 +153,24 @@ DELIVERIES = Words(
     legal_basis=gettext_lazy("your consent (GDPR Art. 6(1)(a))"),
     until=period_of("deliveries"),
     tell=tell_deliveries,
+)
+
+
+def _kind(code: str) -> str:
+    return capfirst(str(dict(ProviderEvent.Kind.choices).get(code, code)))
+
+
+EVENTS = Words(
+    title=gettext_lazy("Mails that came back, or were called spam"),
+    why=gettext_lazy("So that we stop writing to a mailbox that is closed, or to somebody who does not want our mails."),
+    legal_basis=gettext_lazy("our legitimate interest in not burdening others (GDPR Art. 6(1)(f))"),
+    until=lambda: _("as long as the delivery it belongs to; else %(period)s") % {"period": period_of("provider_events")},
+    tell=passages(
+        {
+            "date": (gettext_lazy("Day"), day),
+            "newsletter": (gettext_lazy("Newsletter"), str),
+            "what": (gettext_lazy("What happened"), _kind),
+            "code": (gettext_lazy("Status code"), str),
+        }
+    ),
 )

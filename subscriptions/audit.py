@@ -2,14 +2,34 @@
 
 from datetime import datetime, timedelta
 
-from subscriptions import erasures, ledger
+from subscriptions import erasures, ledger, missing
 from subscriptions.models import ConsentPayload, ConsentRecord, Subscription
 
+# A change of address carries the proof along.
+PROVING = [ConsentRecord.Type.CONFIRMED, ConsentRecord.Type.ADDED, ConsentRecord.Type.ADDRESS_CHANGED]
 SEAL_LATENESS = timedelta(minutes=30)  # beat seals every minute
 
 
 def broken_invariants(now: datetime) -> list[str]:
-    return [*ledger.verify(), *_late_seals(now), *_unproven_subscriptions(), *_unknown_erasures()]
+    breaks = ledger.find_breaks()
+    return [
+        *filter(None, [ledger.first_break(breaks)]),
+        *(found.sentence for found in breaks),
+        *missing.find(now),
+        *_late_seals(now),
+        *_unproven_subscriptions(),
+        *_unknown_erasures(),
+    ]
+
+
+def notes(now: datetime) -> list[str]:
+    """Return what is no broken promise and yet good to know."""
+    lapsed, unsealed = Subscription.objects.lapsed(now).count(), ConsentRecord.objects.unsealed().count()
+    said = {
+        f"{lapsed} consents have lapsed; their readers are not mailed until they consent anew (R-10).": lapsed,
+        f"{unsealed} consent records wait for their seal.": unsealed,
+    }
+    return [sentence for sentence, count in said.items() if count]
 
 
 def _late_seals(now: datetime) -> list[str]:
@@ -20,7 +40,7 @@ def _late_seals(now: datetime) -> list[str]:
 def _unproven_subscriptions() -> list[str]:
     """No mail without proof: whoever gets a newsletter has a confirmation on record."""
     proven = ConsentPayload.objects.filter(
-        record__type__in=[ConsentRecord.Type.CONFIRMED, ConsentRecord.Type.ADDED]
+        record__type__in=PROVING
     ).values("address_key")
     unproven = Subscription.objects.active().exclude(subscriber__address_key__in=proven)
     return [

@@ -1,7 +1,7 @@
 """Request, confirm, add, withdraw: the only code that changes a subscription, and its proof with it."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -17,8 +17,10 @@ from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
 from subscriptions import ledger, links, suppression, wording
 from subscriptions.models import (
+    AddressChange,
     ConsentRecord,
     ConsentText,
+    FormerLink,
     Newsletter,
     SignUp,
     Subscriber,
@@ -122,8 +124,10 @@ def confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
 def add_newsletter(subscriber: Subscriber, choice: Choice, *, origin: Origin, now: datetime) -> bool:
     """Subscribe a reader whose mailbox is proven already to one more newsletter, by a consent of its own (R-03)."""
     offered = wording.offer(choice.text.language)
-    if not Subscriber.objects.select_for_update(no_key=True).filter(pk=subscriber.pk).exists():
+    locked = Subscriber.objects.select_for_update(no_key=True).filter(pk=subscriber.pk).first()
+    if locked is None:
         return False  # erased in this very moment
+    subscriber = locked
     if suppression.is_blocked(subscriber.address_key) or not _activate(subscriber, choice.newsletter, now):
         return False
     texts = [wording.keep(text, now=now) for text in (offered.declaration, choice.text)]
@@ -138,6 +142,13 @@ def add_newsletter(subscriber: Subscriber, choice: Choice, *, origin: Origin, no
 def withdraw(subscription: Subscription, *, origin: Origin, now: datetime) -> bool:
     """End one subscription at once. Return False if it had ended before; then nothing is written."""
     return _end([subscription], subscription.subscriber, origin=origin, now=now) == 1
+
+
+@transaction.atomic
+def withdraw_some(subscriber: Subscriber, slugs: Collection[str], *, origin: Origin, now: datetime) -> int:
+    """End those of a reader's subscriptions at once whose newsletters are named, in one record."""
+    standing = subscriber.subscriptions.standing().filter(newsletter__slug__in=slugs).select_related("newsletter")
+    return _end(list(standing), subscriber, origin=origin, now=now)
 
 
 @transaction.atomic
@@ -207,13 +218,96 @@ def note_objection(subscriber: Subscriber, *, origin: Origin, now: datetime) -> 
     _note_change(subscriber, "objected", origin=origin, now=now)
 
 
+def note_address_wish(reader: Subscriber, change: AddressChange, *, origin: Origin, now: datetime) -> None:
+    """Write down that the reader asked for another address, without naming it: so far it is nobody's."""
+    _note_change(reader, "address change requested", origin=origin, now=now, address_change=str(change.uuid))
+
+
+@transaction.atomic
+def change_address(
+    reader: Subscriber, change: AddressChange, *, absorbed: Subscriber | None, origin: Origin, now: datetime
+) -> None:
+    """Write to a reader at the confirmed address from now on, and carry the proof of his consents along.
+
+    `rectifying.confirm` decides whether it may be. Who reads the old mailbox later does not learn the new address.
+    """
+    old_address, old_key = reader.address, reader.address_key
+    carried = ledger.to_carry(old_key, reader.uuid) if change.new_address_key != old_key else []
+    reader.address, reader.address_key = change.new_address, change.new_address_key
+    reader.save(update_fields=["address", "address_key", "created_at", "restricted_at"])
+    newsletters = [named(each.newsletter) for each in reader.subscriptions.standing().select_related("newsletter")]
+    body = {
+        **circumstances(reader.address, origin),
+        "address_before": old_address,
+        "address_change": str(change.uuid),
+        "requested_at": change.requested_at.isoformat(timespec="seconds"),
+        "confirmation_token_sha256": change.token_hash,
+        "newsletters": newsletters,
+        "absorbed": str(absorbed.uuid) if absorbed else "",
+        ledger.CARRIED: carried,
+    }
+    proof = ledger.record(_by_reader(ConsentRecord.Type.ADDRESS_CHANGED, reader, body), at=now)
+    if change.new_address_key != old_key:
+        left = {"address": old_address, "actor": origin.actor, "source": origin.source, "continued_in": str(proof.uuid)}
+        ledger.record(
+            ledger.Act(
+                type=ConsentRecord.Type.ADDRESS_CHANGED, subject=reader.uuid, address_key=old_key,
+                body={**left, "newsletters": newsletters},
+            ),
+            at=now,
+        )  # fmt: skip
+
+
+@transaction.atomic
+def absorb(other: Subscriber, *, into: Subscriber) -> None:
+    """Give a reader what another one has, for the two are one person (see `rectifying`). Both are locked."""
+    held = {each.newsletter_id: each for each in into.subscriptions.all()}
+    for subscription in other.subscriptions.all():
+        if twin := held.get(subscription.newsletter_id):
+            _unite(twin, subscription)
+        else:
+            Subscription.objects.filter(pk=subscription.pk).update(subscriber=into)
+    restrictions = [each.restricted_at for each in (into, other) if each.restricted_at]
+    into.restricted_at = min(restrictions, default=None)
+    into.created_at = min(into.created_at, other.created_at)
+
+
+def _unite(kept: Subscription, gone: Subscription) -> None:
+    """Make two subscriptions of one newsletter one: the newer consent, unless it was withdrawn later, or else a pause.
+
+    The links in mails to either lead to it.
+    """
+    newer = max(kept, gone, key=lambda each: each.active_since)
+    ended_at = max((each.ended_at for each in (kept, gone) if each.ended_at), default=None)
+    paused_until = max((each.paused_until for each in (kept, gone) if each.paused_until), default=None)
+    if ended_at and ended_at >= newer.active_since:
+        state, paused_until = Subscription.State.ENDED, None
+    else:
+        state, ended_at = Subscription.State.PAUSED if paused_until else Subscription.State.ACTIVE, None
+    Subscription.objects.filter(pk=kept.pk).update(
+        state=state,
+        ended_at=ended_at,
+        paused_until=paused_until,
+        active_since=newer.active_since,
+        last_sent_at=max((each.last_sent_at for each in (kept, gone) if each.last_sent_at), default=None),
+        consent_text=newer.consent_text_id,
+        declaration=newer.declaration_id,
+    )
+    FormerLink.objects.filter(subscription=gone).update(subscription=kept)
+    FormerLink.objects.create(uuid=gone.uuid, subscription=kept)
+    gone.delete()
+
+
 def _reader_of(sign_up: SignUp, now: datetime) -> Subscriber:
     """Return the reader of a confirmed sign-up, new or known, locked until the transaction ends."""
-    known, _created = Subscriber.objects.get_or_create(
-        address_key=sign_up.address_key,
-        defaults={"address": sign_up.address, "language": sign_up.language, "created_at": now},
-    )
-    subscriber = Subscriber.objects.select_for_update(no_key=True).get(pk=known.pk)
+    subscriber = None
+    while subscriber is None:  # once more if he moves to another address, or is erased, in this very moment
+        Subscriber.objects.get_or_create(
+            address_key=sign_up.address_key,
+            defaults={"address": sign_up.address, "language": sign_up.language, "created_at": now},
+        )
+        locked = Subscriber.objects.select_for_update(no_key=True).filter(address_key=sign_up.address_key)
+        subscriber = locked.first()
     subscriber.address, subscriber.language = sign_up.address, sign_up.language
     subscriber.save(update_fields=["address", "language"])
     return subscriber

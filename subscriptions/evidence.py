@@ -24,6 +24,7 @@ ACTS = {
     "confirmed": "Anmeldung bestätigt",
     "added": "Newsletter hinzugefügt",
     "changed": "Geändert",
+    "address_changed": "Adresse geändert",
     "withdrawn": "Einwilligung widerrufen",
     "erased": "Daten gelöscht",
 }
@@ -45,8 +46,12 @@ FACTS = {
     "message_id": "Message-ID",
     "provider_message_id": "Kennung beim Versender",
     "change": "Änderung",
+    "address_before": "Bisherige Adresse",
+    "address_change": "Kennung der Adressänderung",
+    "absorbed": "Vereint mit",
+    "continued_in": "Fortgesetzt in Eintrag",
 }
-SHOWN_APART = {"declaration", "newsletters", "text", "ip"}
+SHOWN_APART = {"declaration", "newsletters", "text", "ip", ledger.CARRIED}
 PROVES = (
     "Dieses Dokument belegt, dass über ein Formular dieser Website oder auf dem genannten Weg die aufgeführten"
     " Handlungen zu den genannten Zeiten vorgenommen wurden, mit welchem Wortlaut das Formular die Einwilligung"
@@ -105,8 +110,7 @@ class Block:
 
 def collect(address: str, address_key: str, *, now: datetime) -> Evidence:
     """Gather everything on record about an address, oldest first, and verify the whole ledger."""
-    payloads = ConsentPayload.objects.filter(address_key=address_key).select_related("record__sealed__seal")
-    entries = tuple(_entry(payload) for payload in payloads.order_by("record__at", "record_id"))
+    entries = tuple(_entry(payload) for payload in ledger.payloads(address_key))
     return Evidence(address, now, entries, tuple(ledger.verify()), ledger.head())
 
 

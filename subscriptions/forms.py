@@ -73,5 +73,9 @@ class SignUpForm(StampedForm):
         return self.data.getlist("newsletters") if self.is_bound else []  # type: ignore[attr-defined]
 
 
+class NewAddressForm(forms.Form):
+    new_address = AddressField()
+
+
 class RightsForm(StampedForm):
     email = AddressField()

@@ -7,7 +7,7 @@ seals chain the records by explicit list. The database refuses to change any of 
 import hashlib
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,6 +19,8 @@ from django.db import connection, models, transaction
 from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal, ConsentText, ConsentTextUse, SealedRecord
 
 GUARDED_MODELS = (ConsentRecord, ConsentPayload, ConsentSeal, SealedRecord, ConsentText, ConsentTextUse)
+CARRIED = "carried"  # what a change of address brought along, in its payload
+NAMES_OF_CAUSES = ("sign_up", "address_change", "absorbed")
 FIRST_PREVIOUS_HASH = "0" * 64
 MAX_ENTRIES = 5_000  # of one seal, so that a long silence is caught up in transactions of bearable size
 SEAL_LOCK = 0x6E657773_7365616C  # "newsseal": any number that nobody else in this database uses
@@ -46,8 +48,31 @@ def record(act: Act, *, at: datetime) -> ConsentRecord:
 
 def evidence(address_key: str) -> list[dict[str, Any]]:
     """Return everything on record about an address, oldest first, each with the number of its seal."""
-    payloads = ConsentPayload.objects.filter(address_key=address_key).select_related("record__sealed__seal")
-    return [_shown(payload) for payload in payloads.order_by("record__at", "record_id")]
+    return [_shown(payload) for payload in payloads(address_key)]
+
+
+def payloads(address_key: str) -> list[ConsentPayload]:
+    """Return the payloads about an address, oldest first, with those that came along from a former address.
+
+    The latter are no rows: their rows stand under the former address, and go when its own time has come.
+    """
+    kept = list(ConsentPayload.objects.filter(address_key=address_key).select_related("record__sealed__seal"))
+    found = {payload.record_id: payload for payload in (*_brought_along(kept), *kept)}
+    return sorted(found.values(), key=lambda payload: (payload.record.at, payload.record_id))
+
+
+def to_carry(address_key: str, reader: UUID) -> list[dict[str, Any]]:
+    """Return what a change of address carries along: the acts of this reader under the old one, salt and all.
+
+    So the proof of a consent stays whole and can be recomputed, however long the reader stays at the new address.
+    """
+    rows = ConsentPayload.objects.filter(address_key=address_key).select_related("record")
+    subjects, carried = {str(reader)}, []
+    for payload in rows.order_by("-record__at", "-record_id"):  # newest first: an act names the subject of its cause
+        if str(payload.record.subject) in subjects:
+            subjects |= {payload.body[name] for name in NAMES_OF_CAUSES if payload.body.get(name)}
+            carried.append(payload)
+    return [_packed(payload) for payload in reversed(carried)]
 
 
 def forget(payloads: models.QuerySet[ConsentPayload]) -> int:
@@ -64,9 +89,38 @@ def seal(now: datetime) -> int:
     return count
 
 
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Something in the ledger that is not as it was written, and its place: the seal, if it has one, and the record."""
+
+    sentence: str
+    seal: int | None = None
+    record: int | None = None
+
+    @property
+    def place(self) -> tuple[float, int]:
+        """Where it stands in the chain: by the seals, what is not sealed yet last; a seal before its records."""
+        return (float("inf") if self.seal is None else self.seal, self.record or 0)
+
+
 def verify() -> list[str]:
     """Return a sentence for everything that is not as it was written; none if the ledger is whole."""
-    return [*_broken_triggers(), *_open_door(), *_broken_records(), *_broken_seals()]
+    return [found.sentence for found in find_breaks()]
+
+
+def find_breaks() -> list[Break]:
+    """Return everything that is not as it was written, the chain's in its order."""
+    guards = [Break(sentence) for sentence in (*_broken_triggers(), *_open_door())]
+    return [*guards, *sorted((*_broken_records(), *_broken_seals()), key=lambda found: found.place)]
+
+
+def first_break(breaks: Iterable[Break]) -> str:
+    """Return up to where the chain is whole, and what is the first that is not; nothing if none of it is broken."""
+    first = next((found for found in breaks if found.seal or found.record), None)
+    if first is None:
+        return ""
+    whole = "up to the newest seal" if first.seal is None else f"before seal {first.seal}"
+    return f"First in the chain ({whole} it is whole): {first.sentence}"
 
 
 def head() -> ConsentSeal | None:
@@ -178,8 +232,33 @@ def _shown(payload: ConsentPayload) -> dict[str, Any]:
         "subject": str(proof.subject),
         "commitment": proof.commitment,
         "seal": sealed.seal.number if sealed else None,
-        **payload.body,
+        **{name: value for name, value in payload.body.items() if name != CARRIED},
     }
+
+
+def _packed(payload: ConsentPayload) -> dict[str, Any]:
+    return {
+        "record": str(payload.record.uuid),
+        "address_key": payload.address_key,
+        "salt": payload.salt,
+        "body": payload.body,
+    }
+
+
+def _brought_along(payloads: Iterable[ConsentPayload]) -> Iterator[ConsentPayload]:
+    packed = [entry for payload in payloads for entry in payload.body.get(CARRIED, [])]
+    proofs = ConsentRecord.objects.filter(uuid__in=[entry["record"] for entry in packed]).select_related("sealed__seal")
+    by_uuid = {str(proof.uuid): proof for proof in proofs}
+    unpacked = [
+        ConsentPayload(
+            record=by_uuid[entry["record"]], **{name: entry[name] for name in ("address_key", "salt", "body")}
+        )
+        for entry in packed
+        if entry["record"] in by_uuid
+    ]
+    if unpacked:
+        yield from _brought_along(unpacked)
+        yield from unpacked
 
 
 @transaction.atomic
@@ -227,35 +306,36 @@ def _open_door() -> Iterator[str]:
         yield "The ledger's door stands open: the database would let records be deleted."
 
 
-def _broken_records() -> Iterator[str]:
-    for payload in ConsentPayload.objects.select_related("record").iterator(chunk_size=500):
+def _broken_records() -> Iterator[Break]:
+    filed = models.F("record__sealed__seal__number")
+    for payload in ConsentPayload.objects.select_related("record").annotate(filed=filed).iterator(chunk_size=500):
         proof = payload.record
         if (
             _commitment(proof, salt=payload.salt, address_key=payload.address_key, body=payload.body)
             != proof.commitment
         ):
-            yield f"Record {proof.pk} does not say what it said when it was written."
+            yield Break(f"Record {proof.pk} does not say what it said when it was written.", payload.filed, proof.pk)
 
 
-def _broken_seals() -> Iterator[str]:
+def _broken_seals() -> Iterator[Break]:
     previous_hash, number = FIRST_PREVIOUS_HASH, 0
     for link in ConsentSeal.objects.order_by("number").iterator(chunk_size=20):
         number += 1
         if link.number != number or link.previous_hash != previous_hash:
-            yield f"Seal {link.number} does not follow the one before it."
+            yield Break(f"Seal {link.number} does not follow the one before it.", link.number)
         if link.hash != _seal_hash(link):
-            yield f"Seal {link.number} is not what was sealed."
+            yield Break(f"Seal {link.number} is not what was sealed.", link.number)
         yield from _broken_entries(link)
         previous_hash, number = link.hash, link.number
 
 
-def _broken_entries(link: ConsentSeal) -> Iterator[str]:
+def _broken_entries(link: ConsentSeal) -> Iterator[Break]:
     listed: dict[int, str] = dict(link.entries)
     present = dict(ConsentRecord.objects.filter(sealed__seal=link).values_list("pk", "commitment"))
     for pk in sorted(listed.keys() | present.keys()):
         if pk not in present:
-            yield f"Record {pk} stands in seal {link.number} and is gone."
+            yield Break(f"Record {pk} stands in seal {link.number} and is gone.", link.number, pk)
         elif pk not in listed:
-            yield f"Record {pk} is filed under seal {link.number}, which does not list it."
+            yield Break(f"Record {pk} is filed under seal {link.number}, which does not list it.", link.number, pk)
         elif listed[pk] != present[pk]:
-            yield f"Record {pk} is not the one that seal {link.number} lists."
+            yield Break(f"Record {pk} is not the one that seal {link.number} lists.", link.number, pk)

@@ -1,8 +1,8 @@
 """Reader links: each token has one purpose, is derived from a key and a row, and is kept nowhere.
 
 Two kinds. Links that are used once (confirm, rights, address) have a nonce and the SHA-256 of the token in their row;
-whoever sends the mail derives the token again. Links that must work for years (unsubscribe, preferences) are signatures of the
-subscription's UUID. Old keys stay valid as long as they stand in `SECRET_KEY_FALLBACKS`.
+whoever sends the mail derives the token again. Links that must work for years (unsubscribe, preferences) are signatures
+of the subscription's UUID. Old keys stay valid as long as they stand in `SECRET_KEY_FALLBACKS`.
 """
 
 import base64

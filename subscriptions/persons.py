@@ -1,20 +1,23 @@
 """Where subscriptions holds personal data. What points to other rows is registered after them, and erased before."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from django.conf import settings
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 from django.utils.translation import gettext as _
 
 from newsroom import persons
+from newsroom.mail.addresses import canonicalise
 from newsroom.mail.models import OutboxMail
 from newsroom.persons import Holding
 from newsroom.templatetags.periods import period
-from subscriptions import cases, ledger, suppression, telling
+from subscriptions import cases, ledger, rectifying, suppression, telling
 from subscriptions.models import (
+    AddressChange,
     ConsentPayload,
     EvidenceView,
     PrivacyRequest,
@@ -26,7 +29,8 @@ from subscriptions.models import (
 
 
 def register() -> None:
-    for holding in (READERS, EVIDENCE, EVIDENCE_VIEWS, SUPPRESSIONS, PRIVACY_REQUESTS, CASES, SIGN_UPS, SERVICE_MAILS):
+    for holding in (READERS, EVIDENCE, EVIDENCE_VIEWS, SUPPRESSIONS, PRIVACY_REQUESTS, CASES, SIGN_UPS,
+                    ADDRESS_CHANGES, SERVICE_MAILS):  # fmt: skip
         persons.register(holding)
     for reason, models in IMPERSONAL.items():
         persons.register_without(reason, *models)
@@ -138,6 +142,45 @@ def _cases_are_kept() -> str:
     ) % {"period": period(settings.PRIVACY_REQUEST_RETENTION)}
 
 
+def _close_privacy_requests(address_key: str, new: str, new_key: str, now: datetime) -> None:
+    """A change of address takes the requests along; their links were mailed to the old one and open nothing more."""
+    requests = PrivacyRequest.objects.filter(address_key=address_key)
+    requests.update(address=new, address_key=new_key, state=PrivacyRequest.State.CLOSED)
+
+
+def _take_cases_along(address_key: str, new: str, new_key: str, now: datetime) -> None:
+    cases.note_rectified(address_key, canonicalise(new), now=now)
+
+
+def _address_changes(address_key: str) -> QuerySet[AddressChange]:
+    of_address = Q(old_address_key=address_key) | Q(new_address_key=address_key)
+    return AddressChange.objects.filter(of_address | Q(subscriber__address_key=address_key))
+
+
+def _export_address_changes(address_key: str) -> list[dict[str, Any]]:
+    """Both addresses are told to the reader himself only, not to whoever reads one of the two mailboxes."""
+    return [
+        {
+            "old_address": change.old_address if address_key in (change.old_address_key, reader_key) else None,
+            "new_address": change.new_address if address_key in (change.new_address_key, reader_key) else None,
+            "state": change.state,
+            "requested_at": _time(change.requested_at),
+            "confirmed_at": _time(change.confirmed_at),
+        }
+        for change in _address_changes(address_key).select_related("subscriber")
+        for reader_key in [change.subscriber.address_key]
+    ]
+
+
+def _erase_address_changes(address_key: str, now: datetime) -> int:
+    return rectifying.forget(list(_address_changes(address_key)))
+
+
+def _held_by_address_changes() -> Iterator[str]:
+    for keys in AddressChange.objects.values_list("old_address_key", "new_address_key").iterator():
+        yield from keys
+
+
 def _export_sign_ups(address_key: str) -> list[dict[str, Any]]:
     sign_ups = SignUp.objects.filter(address_key=address_key).prefetch_related("newsletters", "consent_texts")
     return [
@@ -173,6 +216,7 @@ def forget_sign_ups(sign_ups: Iterable[SignUp]) -> int:
 def _service_mails(address_key: str) -> list[OutboxMail]:
     causes: set[UUID] = set(SignUp.objects.filter(address_key=address_key).values_list("uuid", flat=True))
     causes |= set(PrivacyRequest.objects.filter(address_key=address_key).values_list("uuid", flat=True))
+    causes |= set(_address_changes(address_key).values_list("uuid", flat=True))
     causes |= set(RightsCase.objects.filter(address_key=address_key).values_list("uuid", flat=True))
     return list(OutboxMail.objects.filter(reference__in=causes))
 
@@ -229,6 +273,15 @@ PRIVACY_REQUESTS = Holding(
     kept=_privacy_request_is_kept,
     held=lambda: PrivacyRequest.objects.values_list("address_key", flat=True).iterator(),
     words=telling.PRIVACY_REQUESTS,
+    follow=_close_privacy_requests,
+)
+ADDRESS_CHANGES = Holding(
+    name="address_changes",
+    models=("subscriptions.AddressChange",),
+    export=_export_address_changes,
+    erase=_erase_address_changes,
+    held=_held_by_address_changes,
+    words=telling.ADDRESS_CHANGES,
 )
 CASES = Holding(
     name="rights_cases",
@@ -238,6 +291,7 @@ CASES = Holding(
     kept=_cases_are_kept,
     held=lambda: RightsCase.objects.values_list("address_key", flat=True).iterator(),
     words=telling.CASES,
+    follow=_take_cases_along,
 )
 SIGN_UPS = Holding(
     name="sign_ups",
@@ -264,5 +318,6 @@ IMPERSONAL = {
     "which seal holds a record": ("subscriptions.SealedRecord",),
     "keyed hashes of networks, gone after a day": ("subscriptions.RequestCount",),
     "goes with the sign-up": ("subscriptions.SignUp_newsletters", "subscriptions.SignUp_consent_texts"),
+    "numbers in the links of mails already sent": ("subscriptions.FormerLink",),
     "a place in the erasure journal": ("subscriptions.ErasureReplay",),
 }

@@ -14,9 +14,10 @@ from django.db import transaction
 from newsroom import persons
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address
-from subscriptions import cases, consent, erasures, ledger, links, suppression
+from subscriptions import cases, consent, erasures, ledger, links, rectifying, suppression
 from subscriptions.consent import Origin
 from subscriptions.models import ConsentRecord, PrivacyRequest, RightsCase, SignUp, Subscriber, Suppression
+from subscriptions.persons import forget_sign_ups
 
 logger = logging.getLogger(__name__)
 
@@ -114,7 +115,11 @@ def erase(request: PrivacyRequest, *, origin: Origin, now: datetime) -> dict[str
 @transaction.atomic
 def erase_address(key: str, *, origin: Origin, now: datetime) -> dict[str, int]:
     """Erase an address, for good: what a backup brings back is erased again."""
+    former = rectifying.former_addresses(key)
     counts = erase_everywhere(key, origin=origin, now=now)
+    for former_key, left_at in former.items():
+        # A backup from before the change holds the reader under his former address.
+        erasures.note(former_key, at=left_at)
     erasures.note(key, at=now)
     return counts
 
@@ -124,13 +129,24 @@ def erase_everywhere(key: str, *, origin: Origin, now: datetime) -> dict[str, in
     """Erase an address from every holding, without a line in the erasure journal: for `erase` and for replaying it."""
     # A confirmation on its way ends before we look for a reader, so that it leaves none behind.
     list(SignUp.objects.select_for_update().filter(address_key=key).values_list("pk"))
+    rectifying.wait_for_changes(key)
+    former = rectifying.former_addresses(key)
     if subscriber := Subscriber.objects.select_for_update().filter(address_key=key).first():
         consent.withdraw_all(subscriber, origin=origin, now=now)
         ledger.record(_erased(subscriber, origin), at=now)
     # Whoever registered later holds rows that point to those of who registered earlier.
     counts = {holding.name: holding.erase(key, now) for holding in reversed(persons.holdings())}
     suppression.note(key, Suppression.Reason.ERASURE, now)
+    for former_key, left_at in former.items():
+        _erase_former(former_key, left_at, now)
     return counts
+
+
+def _erase_former(key: str, left_at: datetime, now: datetime) -> None:
+    """Erase what a reader left behind at a former address, unless somebody gets newsletters there now."""
+    forget_sign_ups(SignUp.objects.filter(address_key=key, requested_at__lte=left_at))
+    if not Subscriber.objects.filter(address_key=key).exists():
+        suppression.note(key, Suppression.Reason.ERASURE, now)
 
 
 def _erased(subscriber: Subscriber, origin: Origin) -> ledger.Act:

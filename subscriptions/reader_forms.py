@@ -82,7 +82,7 @@ def reader_form(view: View) -> View:
         if is_from_elsewhere(request):
             return _unstored(render(request, "subscriptions/from_elsewhere.html", status=403))
         if wait := throttling.admit(request, timezone.now()):
-            return _unstored(_too_many(request, wait))
+            return _unstored(too_many(request, wait))
         return _unstored(view(request, *args, **kwargs))
 
     return guarded
@@ -121,7 +121,8 @@ def _unstored(response: HttpResponse) -> HttpResponse:
     return response
 
 
-def _too_many(request: HttpRequest, wait: timedelta) -> HttpResponse:
+def too_many(request: HttpRequest, wait: timedelta) -> HttpResponse:
+    """Answer a network that asked too often, and say when it may again."""
     seconds = int(wait.total_seconds()) + 1
     minutes = -(-seconds // 60)
     response = render(request, "429.html", {"minutes": minutes}, status=429)

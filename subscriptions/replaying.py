@@ -12,7 +12,7 @@ from django.db.models import Model
 from newsroom import persons
 from subscriptions import erasures, privacy, suppression
 from subscriptions.consent import Origin
-from subscriptions.models import PrivacyRequest, RightsCase, SignUp, Subscriber, Suppression
+from subscriptions.models import ConsentPayload, ConsentRecord, PrivacyRequest, RightsCase, SignUp, Subscriber, Suppression
 
 logger = logging.getLogger(__name__)
 
@@ -65,8 +65,13 @@ def _erase_again(address_key: str, erased_at: datetime, now: datetime) -> bool:
 
 
 def _has_come_back(address_key: str, erased_at: datetime) -> bool:
-    readers = Subscriber.objects.filter(address_key=address_key, created_at__gt=erased_at)
-    return readers.exists() or SignUp.objects.filter(address_key=address_key, confirmed_at__gt=erased_at).exists()
+    readers = Subscriber.objects.filter(address_key=address_key)
+    moved = ConsentPayload.objects.filter(
+        address_key=address_key, record__type=ConsentRecord.Type.ADDRESS_CHANGED, record__at__gt=erased_at
+    )
+    if readers.filter(created_at__gt=erased_at).exists() or (readers.exists() and moved.exists()):
+        return True
+    return SignUp.objects.filter(address_key=address_key, confirmed_at__gt=erased_at).exists()
 
 
 @contextmanager

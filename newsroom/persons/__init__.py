@@ -21,6 +21,8 @@ class Holding:
     nothing does. `held` names the address keys that stand here, so that a restored backup can be searched for readers
     who were erased since; empty where rows are found through another holding. `restricted` are those of the models
     whose rows stay after an erasure, locked away. `words` tells a reader what this is, why it is held and until when.
+    `follow` brings rows known by an address key along when a reader changes it for another address, as written and as
+    compared; `merge` brings rows that point to one reader to another, for the two have become one.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Holding:
     held: Callable[[], Iterable[str]] = tuple
     restricted: tuple[str, ...] = ()
     words: Words | None = None
+    follow: Callable[[str, str, str, datetime], None] = lambda key, new, new_key, now: None
+    merge: Callable[[int, int], None] = lambda gone, kept: None
 
 
 _holdings: dict[str, Holding] = {}

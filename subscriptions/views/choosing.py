@@ -40,7 +40,9 @@ class Standing:
 def preferences(request: HttpRequest, token: str) -> HttpResponse:
     """The link stands in every issue and works for years; so export and erasure are behind a rights link, not here."""
     uuid = links.read_preferences_token(token)
-    subscriber = Subscriber.objects.filter(subscriptions__uuid=uuid).first() if uuid else None
+    subscriber = (
+        Subscriber.objects.filter(subscriptions__in=Subscription.objects.linked_by(uuid)).first() if uuid else None
+    )
     if subscriber is None:
         return render(request, "subscriptions/preferences_gone.html", status=404)
     notice = ""

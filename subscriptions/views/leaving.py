@@ -44,7 +44,7 @@ def _is_one_click(request: HttpRequest) -> bool:
 def _find(token: str) -> Subscription | None:
     uuid = links.read_unsubscribe_token(token)
     known = Subscription.objects.select_related("subscriber", "newsletter")
-    return known.filter(uuid=uuid).first() if uuid else None
+    return known.linked_by(uuid).first() if uuid else None
 
 
 def _leave(request: HttpRequest, subscription: Subscription | None, *, source: str, everything: bool = False) -> None:

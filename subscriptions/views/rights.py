@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from functools import wraps
+from typing import Any
 
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse
@@ -11,11 +12,12 @@ from django.utils import timezone
 from django.utils.translation import gettext as _
 from django.views.decorators.http import require_http_methods, require_safe
 
-from subscriptions import cases, consent, exporting, links, privacy, suppression, throttling
+from newsroom.mail.addresses import canonicalise
+from subscriptions import cases, consent, exporting, links, privacy, rectifying, suppression, throttling
 from subscriptions.consent import Origin
-from subscriptions.forms import RightsForm
+from subscriptions.forms import NewAddressForm, RightsForm
 from subscriptions.models import PrivacyRequest, RightsCase, Subscriber
-from subscriptions.reader_forms import Stamp, reader_form, see_other, token_page
+from subscriptions.reader_forms import Stamp, reader_form, see_other, token_page, too_many
 from subscriptions.views.choosing import change, choices_context
 
 FINGERPRINT = "rights"  # the form's words are no declaration, so they may change while it is open
@@ -105,6 +107,33 @@ def _restrict_or_change(request: HttpRequest, opened: PrivacyRequest, subscriber
 
 
 @_from_opened_page
+def change_address(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
+    """Ask the new address by a mail. The answer is the same for every address, known or not (R-30)."""
+    subscriber, now = _reader(opened), timezone.now()
+    if subscriber is None:
+        return _opened_page(request, opened)
+    if request.POST.get("act") == "keep":
+        rectifying.withdraw_wish(subscriber, now=now)
+        return _opened_page(request, opened, _("Done. Your address stays as it is."))
+    if wait := throttling.admit(request, now):
+        return too_many(request, wait)
+    form = NewAddressForm(request.POST)
+    if form.is_valid():
+        try:
+            rectifying.request_change(subscriber, form.cleaned_data["new_address"], origin=_origin(request), now=now)
+        except rectifying.ChangeRefused as refusal:
+            form.add_error("new_address", str(refusal))
+        else:
+            cases.note_answered(opened, RightsCase.Kind.RECTIFY, now=now)
+            return _opened_page(
+                request,
+                opened,
+                _("We are sending a mail to the new address. Until its button is pressed, everything stays as it is."),
+            )
+    return _opened_page(request, opened, form=form)
+
+
+@_from_opened_page
 def export(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
     now = timezone.now()
     cases.note_answered(opened, RightsCase.Kind.ACCESS, now=now)
@@ -124,20 +153,32 @@ def erase(request: HttpRequest, opened: PrivacyRequest) -> HttpResponse:
     return render(request, "subscriptions/rights_erased.html", {"what_stays": what_stays})
 
 
-def _opened_page(request: HttpRequest, opened: PrivacyRequest, notice: str = "") -> HttpResponse:
+def _opened_page(
+    request: HttpRequest, opened: PrivacyRequest, notice: str = "", *, form: NewAddressForm | None = None
+) -> HttpResponse:
     subscriber = _reader(opened)
     context = {
         "address": opened.address,
         "token": _form_token(opened),
         "lifetime": settings.RIGHTS_FORM_LIFETIME,
         "notice": notice,
+        "form": form or NewAddressForm(),
         "subscriber": subscriber,
         "is_suppressed": suppression.is_suppressed(opened.address_key),
         "held": exporting.held(opened.address_key),
     }
     if subscriber:
-        context |= choices_context(subscriber)
-    return render(request, "subscriptions/rights.html", context)
+        context |= choices_context(subscriber) | _address_context(subscriber)
+    return render(request, "subscriptions/rights.html", context, status=400 if form else 200)
+
+
+def _address_context(subscriber: Subscriber) -> dict[str, Any]:
+    wish = rectifying.pending_wish(subscriber, timezone.now())
+    return {
+        "can_change_address": not rectifying.is_barred(subscriber.address_key),
+        "wish": wish,
+        "wished_address": canonicalise(wish.new_address).display if wish else "",
+    }
 
 
 def _reader(opened: PrivacyRequest) -> Subscriber | None:
