@@ -580,6 +580,10 @@ class ProviderEventQuerySet(models.QuerySet["ProviderEvent"]):
     def waiting(self, now: datetime) -> Self:
         return self.filter(state=ProviderEvent.State.WAITING, next_attempt_at__lte=now)
 
+    def unread(self) -> Self:
+        """Reports that are still as they came."""
+        return self.filter(raw__gt="")
+
     def old(self, now: datetime) -> Self:
         """Reports whose time is over; those that belong to a delivery go with it."""
         return self.filter(delivery=None, received_at__lte=now - settings.PROVIDER_EVENT_RETENTION)
@@ -631,7 +635,8 @@ class ProviderEvent(models.Model):
         ordering = ["-received_at"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(state__in=["waiting", "done", "unmatched", "unreadable"]), name="provider_event_state_is_known"
+                condition=Q(state__in=["waiting", "done", "unmatched", "unreadable"]),
+                name="provider_event_state_is_known",
             ),
             models.CheckConstraint(
                 condition=Q(raw="") | Q(state__in=["waiting", "unreadable"]), name="provider_event_forgets_what_it_read"
@@ -640,6 +645,7 @@ class ProviderEvent(models.Model):
         indexes = [
             models.Index(fields=["next_attempt_at"], condition=Q(state="waiting"), name="provider_event_waiting"),
             models.Index(fields=["received_at"], condition=Q(delivery=None), name="provider_event_by_time"),
+            models.Index(fields=["received_at"], condition=Q(raw__gt=""), name="provider_event_unread"),
         ]
 
     def __str__(self) -> str:

@@ -76,10 +76,12 @@ def _events_of(address_key: str) -> QuerySet[ProviderEvent]:
         forms |= {canonicalise(address_key).display, json.dumps(canonicalise(address_key).display)[1:-1]}
     except InvalidAddress:
         pass  # what is looked for may be any text
-    named = Q(delivery__subscriber__address_key=address_key)
+    named = Q()
     for form in forms:
         named |= Q(raw__icontains=form)
-    return ProviderEvent.objects.filter(named)
+    naming = list(ProviderEvent.objects.unread().filter(named).values_list("pk", flat=True))
+    deliveries = Delivery.objects.filter(subscriber__address_key=address_key)
+    return ProviderEvent.objects.filter(Q(delivery__in=deliveries) | Q(pk__in=naming))
 
 
 def register() -> None:

@@ -11,7 +11,7 @@ from django.db.models import Exists, OuterRef, Q, QuerySet
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from digests.models import Delivery, DeliveryBatch, Digest
+from digests.models import Delivery, DeliveryBatch, Digest, ProviderEvent
 from digests.outcomes import counts
 from newsroom import retention
 from newsroom.retention import Rule
@@ -24,7 +24,7 @@ ENDED = [Digest.State.FINISHED, Digest.State.CANCELLED, Digest.State.SKIPPED]
 
 def register() -> None:
     # The batches stand first and so go last: without them nobody could say which deliveries a digest had.
-    retention.register(BATCHES, DELIVERIES)
+    retention.register(BATCHES, DELIVERIES, EVENTS)
 
 
 def due_deliveries(now: datetime) -> QuerySet[Delivery]:
@@ -80,4 +80,13 @@ DELIVERIES = Rule(
     since=_("the digest was due"),
     basis=_("GDPR Art. 6(1)(a)"),
     store=Rows(model=Delivery, due=due_deliveries, remove=_remove_deliveries),
+)
+# Those of a delivery go with it.
+EVENTS = Rule(
+    name="provider_events",
+    what=_("Reports of the mail provider that lead to nobody"),
+    period=lambda: period(settings.PROVIDER_EVENT_RETENTION),
+    since=_("the report came"),
+    basis=_("GDPR Art. 6(1)(f)"),
+    store=Rows(model=ProviderEvent, due=ProviderEvent.objects.old),
 )

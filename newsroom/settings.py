@@ -148,6 +148,8 @@ else:
 
 # Not restored with the database: it tells a restored one who was erased since.
 ERASURE_JOURNAL = BASE_DIR / env.str("ERASURE_JOURNAL", str(VAR_DIR / "erasures.jsonl"))
+# Nor is this one: it tells how far the database had come that sent last.
+HIGH_WATER_MARK = BASE_DIR / env.str("HIGH_WATER_MARK", str(VAR_DIR / "high-water.json"))
 
 CACHES = {"default": env.dj_cache_url("CACHE_URL", "locmem://")}
 

@@ -287,6 +287,8 @@ class Migration(migrations.Migration):
                             ("failed", "failed"),
                             ("suppressed", "not eligible any more"),
                             ("postponed", "waits again"),
+                            ("bounced", "came back"),
+                            ("complained", "called spam"),
                         ],
                         default="",
                         max_length=10,
@@ -811,5 +813,96 @@ class Migration(migrations.Migration):
                 ("number", models.PositiveBigIntegerField(default=0)),
                 ("at", models.DateTimeField()),
             ],
+        ),
+        migrations.CreateModel(
+            name="ProviderEvent",
+            fields=[
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("source", models.CharField(max_length=20, verbose_name="reported by")),
+                ("key", models.CharField(editable=False, max_length=64, unique=True)),
+                ("raw", models.TextField(blank=True, editable=False)),
+                (
+                    "state",
+                    models.CharField(
+                        choices=[
+                            ("waiting", "waiting"),
+                            ("done", "done"),
+                            ("unmatched", "of no mail of ours"),
+                            ("unreadable", "not understood"),
+                        ],
+                        default="waiting",
+                        max_length=10,
+                        verbose_name="state",
+                    ),
+                ),
+                (
+                    "kind",
+                    models.CharField(
+                        blank=True,
+                        choices=[
+                            ("accepted", "taken over"),
+                            ("delivered", "delivered"),
+                            ("soft_bounce", "came back, for now"),
+                            ("blocked", "refused for our sake, or the mail's"),
+                            ("suppressed", "blocked at the provider"),
+                            ("hard_bounce", "came back for good"),
+                            ("unsubscribe", "unsubscribed at the provider"),
+                            ("complaint", "called spam"),
+                            ("other", "something else"),
+                        ],
+                        max_length=12,
+                        verbose_name="what",
+                    ),
+                ),
+                ("code", models.CharField(blank=True, max_length=12, verbose_name="status code")),
+                (
+                    "day",
+                    models.DateField(
+                        blank=True, help_text="On which it happened, where that is said.", null=True, verbose_name="day"
+                    ),
+                ),
+                ("received_at", models.DateTimeField(verbose_name="received")),
+                ("attempts", models.PositiveSmallIntegerField(default=0, editable=False)),
+                ("next_attempt_at", models.DateTimeField(editable=False)),
+                (
+                    "delivery",
+                    models.ForeignKey(
+                        editable=False,
+                        null=True,
+                        on_delete=django.db.models.deletion.CASCADE,
+                        related_name="events",
+                        to="digests.delivery",
+                        verbose_name="delivery",
+                    ),
+                ),
+            ],
+            options={
+                "verbose_name": "provider's report",
+                "verbose_name_plural": "providers' reports",
+                "ordering": ["-received_at"],
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("state", "waiting")),
+                        fields=["next_attempt_at"],
+                        name="provider_event_waiting",
+                    ),
+                    models.Index(
+                        condition=models.Q(("delivery", None)), fields=["received_at"], name="provider_event_by_time"
+                    ),
+                    models.Index(
+                        condition=models.Q(("raw__gt", "")), fields=["received_at"], name="provider_event_unread"
+                    ),
+                ],
+                "constraints": [
+                    models.CheckConstraint(
+                        condition=models.Q(("state__in", ["waiting", "done", "unmatched", "unreadable"])),
+                        name="provider_event_state_is_known",
+                    ),
+                    models.CheckConstraint(
+                        condition=models.Q(("raw", ""), ("state__in", ["waiting", "unreadable"]), _connector="OR"),
+                        name="provider_event_forgets_what_it_read",
+                    ),
+                ],
+            },
         ),
     ]

@@ -113,7 +113,7 @@ class EmailBackend(DjangoEmailBackend):
         content, options = self._as_sent(email_message.message())
         try:
             self.connection.sendmail(
-                sanitize_address(email_message.from_email, encoding),
+                sanitize_address(_envelope_sender(email_message), encoding),
                 [sanitize_address(address, encoding) for address in recipients],
                 content,
                 mail_options=options,
@@ -148,3 +148,8 @@ def _ended_session(error: smtplib.SMTPException) -> bool:
     if isinstance(error, smtplib.SMTPResponseException):
         return error.smtp_code == SERVICE_NOT_AVAILABLE
     return isinstance(error, LostBeforeDot)
+
+
+def _envelope_sender(message: EmailMessage) -> str:
+    """Return where the mail goes if it cannot be delivered: an address of its own (`verp.mark`), else its sender's."""
+    return getattr(message, "envelope_sender", None) or message.from_email
