@@ -11,14 +11,14 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from time import monotonic
+from time import monotonic, sleep
 
 from django.conf import settings
 from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from digests import audience, handover, providers
+from digests import audience, handover, providers, restoring
 from digests.clock import database_now, let_others_write
 from digests.handover import Letter
 from digests.models import (
@@ -90,6 +90,8 @@ class Progress:
     done: int = 0
     own: dict[int, tuple[Delivery.State, str]] = field(default_factory=dict)
     stopped_by: Result | None = None
+    refused_up_to: int = 0  # a call for many was refused as a whole: the bad one is among those up to here
+    not_before: datetime | None = None  # the pace or the day has no room earlier
 
 
 def deliver(batch_id: int) -> bool:
@@ -105,6 +107,8 @@ def deliver(batch_id: int) -> bool:
         return True
     except transport.CannotConnect as error:
         progress.stopped_by = error.result
+    except providers.NoRoom as error:
+        progress.not_before = error.until
     except (NotSending, TurnOver):
         pass
     _settle(claim, progress)
@@ -121,7 +125,7 @@ def _claim(batch_id: int) -> Claim | None:
     now = database_now()
     provider = providers.current()
     batch = DeliveryBatch.objects.due(now).filter(pk=batch_id).select_related("digest__newsletter").first()
-    if batch is None or gate.is_closed() or not providers.passes(provider, now=now):
+    if batch is None or gate.is_closed() or not providers.passes(provider, now=now) or restoring.find_obstacle():
         return None
     # Guarded by the batch's own columns alone: a condition on the digest would not be looked at again after a wait.
     free = DeliveryBatch.objects.filter(pk=batch.pk, state=batch.state, fence=batch.fence)
@@ -129,30 +133,64 @@ def _claim(batch_id: int) -> Claim | None:
         if free.update(state=DeliveryBatch.State.FAILED, reason="attempts"):
             log.error("batch %s: gave up after %s attempts", batch.pk, batch.attempts)
         return None
-    claimed = free.update(
-        state=DeliveryBatch.State.LEASED,
-        owner=f"{socket.gethostname()}:{os.getpid()}"[:100],
-        lease_until=now + settings.DELIVERY_LEASE,
-        fence=batch.fence + 1,
-        attempts=batch.attempts + 1,
-    )
+    with transaction.atomic():
+        claimed = free.update(
+            state=DeliveryBatch.State.LEASED,
+            owner=f"{socket.gethostname()}:{os.getpid()}"[:100],
+            lease_until=now + settings.DELIVERY_LEASE,
+            fence=batch.fence + 1,
+            attempts=batch.attempts + 1,
+        )
+        if claimed and not providers.enter(provider, now=now):
+            transaction.set_rollback(True)  # another batch tries already
+            return None
     return Claim(batch, provider, batch.fence + 1) if claimed else None
 
 
 def _hand_over(claim: Claim, progress: Progress) -> None:
     size = len(claim.batch.reader_ids)
-    group_size = size if handover.takes_many() else GROUP_SIZE
+    most = settings.DELIVERY_CALL_SIZE if handover.takes_many() else GROUP_SIZE
     send = _send_in_one_call if handover.takes_many() else _send_one_by_one
     with transport.open_connection() as connection:
         claim.begun_at = monotonic()
         while progress.done < size and progress.stopped_by is None:
-            end = min(progress.done + group_size, size)
+            end = min(progress.done + providers.group_size(claim.provider, most=most), size)
+            _keep_pace(claim, progress, count=end - progress.done)
             letters = _commit_intent(claim, progress, end=end)
             if letters:
                 send(claim, progress, letters, connection)
             if progress.stopped_by is None:
                 progress.done = end
             let_others_write()
+
+
+def _keep_pace(claim: Claim, progress: Progress, *, count: int) -> None:
+    """Wait until the provider may be given so many mails; those handed over already are written down before."""
+    if claim.is_over:
+        raise TurnOver
+    wait = providers.reserve(claim.provider, count, now=database_now())
+    if not wait:
+        return
+    if progress.done:
+        _acknowledge(claim, progress)
+    sleep(min(wait, settings.DELIVERY_LEASE / 4).total_seconds())
+    if claim.is_over:
+        raise TurnOver
+
+
+def _acknowledge(claim: Claim, progress: Progress) -> None:
+    """Commit that what was handed over so far is done, with nobody in flight, and renew the lease."""
+    with transaction.atomic():
+        now = database_now()
+        if not claim.rows.filter(state=DeliveryBatch.State.SUBMITTING, lease_until__gt=now).update(
+            lease_until=now + settings.DELIVERY_LEASE
+        ):
+            raise ClaimLost
+        _write_outcomes(progress)
+        DeliveryAttempt.objects.filter(batch=claim.batch, fence=claim.fence).update(
+            acknowledged=progress.done, in_flight=0
+        )
+    claim.renewed_at = monotonic()
 
 
 def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter]:
@@ -173,7 +211,7 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter
             batch=batch,
             fence=claim.fence,
             defaults={"acknowledged": progress.done, "in_flight": end - progress.done},
-            create_defaults={"started_at": now, "in_flight": end},
+            create_defaults={"started_at": now, "in_flight": end, "provider": claim.provider},
         )
         letters = _letters(batch, range(progress.done, end), now=now)
     claim.renewed_at = monotonic()
@@ -204,7 +242,10 @@ def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
 def _letters(batch: DeliveryBatch, positions: range, *, now: datetime) -> list[Letter]:
     readers = {batch.reader_ids[position]: position for position in positions}
     subscriptions = audience.eligible(batch.digest, readers)
-    waiting = batch.deliveries.filter(subscriber__in=readers, state="")
+    # A second try is for those it is uncertain of; an event may have told of some since.
+    waiting = batch.deliveries.filter(
+        subscriber__in=readers, state=Delivery.State.UNCERTAIN if batch.is_second_try else ""
+    )
     if len(subscriptions) < len(readers):
         _leave_out(batch, set(readers) - set(subscriptions), now=now)
     letters = [
@@ -215,8 +256,9 @@ def _letters(batch: DeliveryBatch, positions: range, *, now: datetime) -> list[L
             position=readers[reader_id],
             address=subscriptions[reader_id].subscriber.address,
             subscription=subscriptions[reader_id].uuid,
+            written_at=written_at,
         )
-        for delivery_id, uuid, reader_id in waiting.values_list("id", "uuid", "subscriber")
+        for delivery_id, uuid, reader_id, written_at in waiting.values_list("id", "uuid", "subscriber", "created_at")
         if reader_id in subscriptions
     ]
     audience.note_sent((subscriptions[letter.reader_id] for letter in letters), now=now)
@@ -238,17 +280,22 @@ def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter]
             raise TurnOver
         result = _send(claim, letter, connection)
         match result.outcome:
+            case Outcome.ACCEPTED if not claim.batch.is_second_try:
+                continue
             case Outcome.ACCEPTED:
+                progress.own[letter.delivery_id] = (Delivery.State.ACCEPTED, "")
                 continue
             case Outcome.THROTTLED | Outcome.NOT_SENT if not result.is_general:
-                # Only this reader's mailbox asked for patience.
-                progress.own[letter.delivery_id] = (Delivery.State.POSTPONED, result.detail)
+                # Only this reader's mailbox asked for patience. What was uncertain stays so.
+                if not claim.batch.is_second_try:
+                    progress.own[letter.delivery_id] = (Delivery.State.POSTPONED, result.detail)
                 continue
             case Outcome.REFUSED:
                 progress.own[letter.delivery_id] = (Delivery.State.REFUSED, result.detail)
                 continue
             case Outcome.AMBIGUOUS:
-                progress.own[letter.delivery_id] = (Delivery.State.UNCERTAIN, result.detail)
+                if not claim.batch.is_second_try:
+                    progress.own[letter.delivery_id] = (Delivery.State.UNCERTAIN, result.detail)
                 progress.done = letter.position + 1
             case _:
                 progress.done = letter.position
@@ -268,9 +315,12 @@ def _send_in_one_call(
     claim: Claim, progress: Progress, letters: Sequence[Letter], connection: BaseEmailBackend
 ) -> None:
     result = transport.hand_over(handover.message_for_many(claim.batch.digest, letters), connection=connection)
+    end = letters[-1].position + 1
     match result.outcome:
         case Outcome.ACCEPTED:
             refused = {address for address, outcome in (result.recipients or {}).items() if outcome != Outcome.ACCEPTED}
+            if claim.batch.is_second_try:
+                progress.own |= {letter.delivery_id: (Delivery.State.ACCEPTED, "") for letter in letters}
             progress.own |= {
                 letter.delivery_id: (Delivery.State.REFUSED, result.detail)
                 for letter in letters
@@ -278,9 +328,13 @@ def _send_in_one_call(
             }
         case Outcome.REFUSED if len(letters) == 1:
             progress.own[letters[0].delivery_id] = (Delivery.State.REFUSED, result.detail)
+        case Outcome.REFUSED:
+            progress.refused_up_to = end
+            progress.stopped_by = result
         case Outcome.AMBIGUOUS:
-            progress.own |= {letter.delivery_id: (Delivery.State.UNCERTAIN, result.detail) for letter in letters}
-            progress.done = len(claim.batch.reader_ids)
+            if not claim.batch.is_second_try:
+                progress.own |= {letter.delivery_id: (Delivery.State.UNCERTAIN, result.detail) for letter in letters}
+            progress.done = end
             progress.stopped_by = result
         case _:
             progress.stopped_by = result
@@ -291,7 +345,8 @@ def _write_outcomes(progress: Progress) -> None:
     for delivery_id, outcome in progress.own.items():
         by_outcome.setdefault(outcome, []).append(delivery_id)
     for (state, reason), ids in by_outcome.items():
-        Delivery.objects.filter(pk__in=ids, state="").update(state=state, reason=reason)
+        # What an event told of in between stands.
+        Delivery.objects.filter(pk__in=ids, state__in=["", Delivery.State.UNCERTAIN]).update(state=state, reason=reason)
 
 
 def _settle(claim: Claim, progress: Progress) -> None:
@@ -313,8 +368,14 @@ def _settle(claim: Claim, progress: Progress) -> None:
 
 def _tell_provider(claim: Claim, progress: Progress, *, now: datetime) -> datetime:
     if progress.stopped_by is None and progress.done == 0:
-        return now
-    return providers.note(claim.provider, progress.stopped_by or Result(Outcome.ACCEPTED, ""), now=now)
+        return progress.not_before or now
+    speed = progress.done / max(monotonic() - claim.begun_at, 0.1) * max(1, _count_of_workers())
+    result = progress.stopped_by or Result(Outcome.ACCEPTED, "")
+    return max(providers.note(claim.provider, result, now=now, speed=speed), progress.not_before or now)
+
+
+def _count_of_workers() -> int:
+    return DeliveryBatch.objects.filter(state=DeliveryBatch.State.SUBMITTING).count()
 
 
 def end_attempt(batch: DeliveryBatch, progress: Progress, *, now: datetime) -> None:
@@ -332,16 +393,19 @@ def end_attempt(batch: DeliveryBatch, progress: Progress, *, now: datetime) -> N
 
 def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datetime) -> None:
     """Close a batch whose readers are done; readers that are not wait again, behind done ones in a new batch."""
-    refused_whole = progress.stopped_by is not None and progress.stopped_by.outcome == Outcome.REFUSED
-    done = len(batch.reader_ids) // 2 if refused_whole else progress.done
-    rest = batch.reader_ids[done:]
+    suspects = batch.reader_ids[progress.done : progress.refused_up_to]
+    rest = batch.reader_ids[progress.done :]
+    half, others = rest[: len(suspects) // 2], rest[len(suspects) // 2 :]
     _move_postponed(batch, at=retry_at + POSTPONEMENT * batch.attempts)
-    if rest and done:
-        _move(batch, rest, at=retry_at, attempts=0)
-    if refused_whole or (rest and not done):
+    if rest and progress.done:
+        for part in (half, others):
+            _move(batch, part, at=retry_at, attempts=batch.attempts if batch.is_second_try else 0)
+    elif half:
+        _move(batch, others, at=retry_at, attempts=0)
+    if rest and not progress.done:
         # No attempt is counted: the fault was the provider's or another reader's, and no worker died of it.
         batch.state, batch.next_attempt_at = DeliveryBatch.State.PENDING, retry_at
-        batch.attempts = 0 if refused_whole else max(0, batch.attempts - 1)
+        batch.attempts = 0 if suspects else max(0, batch.attempts - 1)
     else:
         batch.state = DeliveryBatch.State.DONE
     batch.lease_until, batch.hinted_at, batch.owner = None, None, ""
@@ -362,7 +426,7 @@ def _move(batch: DeliveryBatch, reader_ids: list[int], *, at: datetime, attempts
     moving = set(batch.deliveries.filter(subscriber__in=reader_ids).values_list("subscriber", flat=True))
     if moving:
         new = audience.add_batch(batch.digest, [pk for pk in reader_ids if pk in moving], at=at, parent=batch)
-        DeliveryBatch.objects.filter(pk=new.pk).update(attempts=attempts)
+        DeliveryBatch.objects.filter(pk=new.pk).update(attempts=attempts, is_second_try=batch.is_second_try)
         batch.deliveries.filter(subscriber__in=moving).update(batch=new)
     leaving = set(reader_ids)
     batch.reader_ids = [pk for pk in batch.reader_ids if pk not in leaving]

@@ -6,9 +6,10 @@ from datetime import datetime
 from django.db import transaction
 from django.db.models import Q
 
+from digests import uncertain
 from digests.clock import let_others_write
 from digests.delivery import Progress, close_or_divide, end_attempt, finish
-from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest, DigestSchedule
+from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest
 from newsroom.mail.transport import Outcome, Result
 
 log = logging.getLogger(__name__)
@@ -19,6 +20,7 @@ def sweep(now: datetime) -> None:
     for batch_id in DeliveryBatch.objects.lost(now).values_list("id", flat=True):
         recover(batch_id, now=now)
     close_unsendable(now)
+    uncertain.resolve(now)
     for digest_id in Digest.objects.sending().values_list("id", flat=True):
         finish(digest_id, now=now)
 
@@ -26,25 +28,19 @@ def sweep(now: datetime) -> None:
 def recover(batch_id: int, *, now: datetime) -> bool:
     """Settle a batch whose worker died while it was sending; return whether this process did it.
 
-    Readers before the last commit are done. The group behind it may have been mailed: uncertain, unless the schedule
-    would rather mail twice than not at all. Those behind the group were surely not mailed.
+    Readers before the last commit are done. The group behind it may have been mailed: uncertain. Those behind the
+    group were surely not mailed.
     """
     with transaction.atomic():
-        batch = (
-            DeliveryBatch.objects.lost(now)
-            .select_for_update(of=("self",))
-            .select_related("digest__schedule")
-            .filter(pk=batch_id)
-            .first()
-        )
+        batch = DeliveryBatch.objects.lost(now).select_for_update(of=("self",)).filter(pk=batch_id).first()
         if batch is None:
             return False
         attempt = DeliveryAttempt.objects.get(batch=batch, fence=batch.fence)
         in_flight = batch.reader_ids[attempt.acknowledged : attempt.acknowledged + attempt.in_flight]
-        progress = Progress(done=attempt.acknowledged, stopped_by=Result(Outcome.AMBIGUOUS, "worker lost"))
-        if not _mails_rather_twice(batch.digest.schedule):
-            _mark_uncertain(batch, in_flight)
-            progress.done += len(in_flight)
+        progress = Progress(
+            done=attempt.acknowledged + len(in_flight), stopped_by=Result(Outcome.AMBIGUOUS, "worker lost")
+        )
+        _mark_uncertain(batch, in_flight)
         end_attempt(batch, progress, now=now)
         attempts = batch.attempts
         close_or_divide(batch, progress, retry_at=now)
@@ -54,10 +50,6 @@ def recover(batch_id: int, *, now: datetime) -> bool:
     log.error("batch %s: its worker died while sending, %s readers in flight", batch_id, len(in_flight))
     let_others_write()
     return True
-
-
-def _mails_rather_twice(schedule: DigestSchedule | None) -> bool:
-    return schedule is not None and schedule.uncertain_policy == DigestSchedule.UncertainPolicy.NO_LOSS
 
 
 def _mark_uncertain(batch: DeliveryBatch, reader_ids: list[int]) -> None:

@@ -1,8 +1,8 @@
 from celery import shared_task
-from django.utils import timezone
 
-from digests import audience, compilation, delivery, sweeping
+from digests import audience, compilation, delivery, restoring, sweeping
 from digests.clock import database_now
+from digests.models import Digest
 
 # So many batches are told to workers at a time; the rest waits in the table, not in the broker.
 HINTS_AT_ONCE = 40
@@ -11,15 +11,18 @@ HINTS_AT_ONCE = 40
 @shared_task
 def tick() -> None:
     """Make the digests that are due, and give today's to who confirmed since."""
-    now = timezone.now()
-    compilation.make_due_digests(now)
-    audience.add_latecomers(now)
+    now = database_now()
+    if restoring.count(now):
+        compilation.make_due_digests(now)
+        audience.add_latecomers(now)
 
 
 @shared_task
 def sweep() -> None:
     """Recover what dead workers left, and tell workers which batches are due."""
     now = database_now()
+    if Digest.objects.sending().exists():
+        restoring.count(now)
     sweeping.sweep(now)
     for batch_id in sweeping.due_for_a_hint(now, limit=HINTS_AT_ONCE):
         deliver_batch.apply_async((batch_id,), expires=60)

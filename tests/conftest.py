@@ -139,6 +139,7 @@ def _fresh_mail_and_cache() -> None:
 
     cache.clear()
     Path(settings.ERASURE_JOURNAL).unlink(missing_ok=True)
+    Path(settings.HIGH_WATER_MARK).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ log = logging.getLogger(__name__)
 Obstacle = Callable[[], str]
 
 _obstacles: dict[str, Obstacle] = {}
+_logged = ""
 
 
 def register(name: str, obstacle: Obstacle) -> None:
@@ -22,8 +23,12 @@ def find_obstacle() -> str:
 
 
 def is_closed() -> bool:
-    """Say whether mail is held now, and log why."""
+    """Say whether mail is held now, and log why, once each time that changes."""
+    global _logged
     reason = find_obstacle()
-    if reason:
+    if reason and reason != _logged:
         log.error("all mail is held: %s", reason)
+    elif _logged and not reason:
+        log.warning("mail is not held any more")
+    _logged = reason
     return bool(reason)

@@ -14,6 +14,7 @@ from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 
+from newsroom.mail import repeating
 from newsroom.mail.classification import classify
 from newsroom.mail.outcomes import Outcome, Result
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 
 DJANGO_SMTP = "django.core.mail.backends.smtp.EmailBackend"
 WATCHED_SMTP = "newsroom.mail.smtp.EmailBackend"
+# Backends that are used in our own form: SMTP that knows where a session broke, Resend that takes a key.
+_OURS = {DJANGO_SMTP: WATCHED_SMTP, repeating.RESEND: "newsroom.mail.resend.EmailBackend"}
 
 # Providers where tracking can be switched off per message (the others refuse the very attribute).
 _TRACKING_CAN_BE_OFF = {
@@ -41,7 +44,7 @@ class CannotConnect(Exception):
 @contextmanager
 def open_connection() -> Iterator[BaseEmailBackend]:
     """Yield an open connection of the configured backend, or raise `CannotConnect`."""
-    backend = WATCHED_SMTP if settings.EMAIL_BACKEND == DJANGO_SMTP else settings.EMAIL_BACKEND
+    backend = _OURS.get(settings.EMAIL_BACKEND, settings.EMAIL_BACKEND)
     with ExitStack() as stack:
         try:
             connection = get_connection(backend)

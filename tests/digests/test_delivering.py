@@ -289,18 +289,6 @@ def test_readers_in_flight_when_a_worker_dies_are_uncertain_and_the_rest_is_sent
     assert is_sound(digest)
 
 
-def test_a_schedule_may_rather_mail_twice_than_not_at_all():
-    digest = make_sending_digest(readers=25)
-    type(digest.schedule).objects.filter(pk=digest.schedule_id).update(uncertain_policy="no_loss")
-    lose_worker(digest, acknowledged=10, in_flight=10)
-
-    sweeping.sweep(timezone.now())
-    delivery.deliver_due()
-
-    assert len(addresses()) == 15
-    assert standing(digest) == {"expected": 25, "accepted": 25}
-
-
 def test_a_worker_that_died_before_sending_costs_nothing_but_time():
     digest = make_sending_digest(readers=3)
     digest.batches.update(state="leased", fence=1, attempts=1, lease_until=timezone.now() - timedelta(seconds=1))
