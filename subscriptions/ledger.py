@@ -36,6 +36,20 @@ class Act:
     body: dict[str, Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Break:
+    """Something in the ledger that is not as it was written, and its place: the seal, if it has one, and the record."""
+
+    sentence: str
+    seal: int | None = None
+    record: int | None = None
+
+    @property
+    def place(self) -> tuple[float, int]:
+        """Where it stands in the chain: by the seals, what is not sealed yet last; a seal before its records."""
+        return (float("inf") if self.seal is None else self.seal, self.record or 0)
+
+
 def record(act: Act, *, at: datetime) -> ConsentRecord:
     """Write the proof of an act, in the transaction that does it."""
     salt = secrets.token_hex(32)
@@ -87,20 +101,6 @@ def seal(now: datetime) -> int:
     while sealed := _seal_some(now):
         count += sealed
     return count
-
-
-@dataclass(frozen=True, slots=True)
-class Break:
-    """Something in the ledger that is not as it was written, and its place: the seal, if it has one, and the record."""
-
-    sentence: str
-    seal: int | None = None
-    record: int | None = None
-
-    @property
-    def place(self) -> tuple[float, int]:
-        """Where it stands in the chain: by the seals, what is not sealed yet last; a seal before its records."""
-        return (float("inf") if self.seal is None else self.seal, self.record or 0)
 
 
 def verify() -> list[str]:

@@ -5,6 +5,7 @@ from django.utils import timezone
 
 from newsroom.tasks import broken_invariants
 from subscriptions import ledger
+from subscriptions.audit import notes
 
 
 class Command(BaseCommand):
@@ -25,6 +26,8 @@ class Command(BaseCommand):
         broken = [*filter(None, anchors), *broken_invariants(timezone.now())]
         for sentence in broken:
             self.stdout.write(sentence)
+        for note in notes(timezone.now()):
+            self.stdout.write(f"Note: {note}")
         if broken:
             raise SystemExit(1)
         self.stdout.write("All promises hold.")
