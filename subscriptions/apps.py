@@ -14,6 +14,7 @@ class SubscriptionsConfig(AppConfig):
             anchoring,
             case_mails,
             cases,
+            checks,  # noqa: F401
             erasures,
             links,
             mails,
