@@ -3,7 +3,7 @@ import re
 import pytest
 
 from subscriptions.models import PrivacyRequest, SignUp, Subscription
-from tests.compliance.post import CONFIRM, LEAVE, RIGHTS, link_in
+from tests.compliance.post import CONFIRM, LEAVE, RIGHTS, WHY, link_in
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader, send_form, stamp
 
@@ -14,14 +14,15 @@ ADDRESS = "leserin@leser.example"
 def test_e39_twenty_looks_at_every_link_change_nothing_and_send_nothing(post):
     newsletter, pending = make_newsletter(), make_newsletter()
     post.subscribe(ADDRESS, newsletter)
-    leave = link_in(post.issue(newsletter)[0], LEAVE)
+    issue = post.issue(newsletter)[0]
+    leave, why = link_in(issue, LEAVE), link_in(issue, WHY)
     a_reader().post(RIGHTS, {"email": ADDRESS, "stamp": stamp(fingerprint="rights")})
     rights = link_in(post.to(ADDRESS)[-1], RIGHTS)
     send_form("andere@leser.example", pending)
     confirm = link_in(post.to("andere@leser.example")[-1], CONFIRM)
     before = len(post.all())
 
-    for link in (leave, rights, confirm):
+    for link in (leave, why, rights, confirm):
         for method in ["get"] * 20 + ["head", "options"]:
             assert getattr(a_reader(), method)(link).status_code < 500
 

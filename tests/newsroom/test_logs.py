@@ -11,6 +11,7 @@ TOKEN = "8j50Jo_evbc4lC46HWXbi5hEM0Uj2qCzWDI0K0p6K2s"
         f"/newsletter/bestaetigen/{TOKEN}/",
         f"/newsletter/bestaetigen//{TOKEN}/",
         f"/newsletter/abmelden/{TOKEN[:30]}",
+        f"/newsletter/warum/{TOKEN[:30]}",
         f"/elsewhere/{TOKEN}/",
         f"task(token='{TOKEN}')",
     ],
