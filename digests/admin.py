@@ -18,12 +18,15 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from digests import calendar, compilation, desk, editing, entries, outcomes, providers, release, views
+from digests import calendar, compilation, desk, editing, entries, held_page, outcomes, providers, release, views
 from digests.forms import ReasonForm, ScheduleForm
 from digests.models import ALL_WEEKDAYS, Digest, DigestEntry, DigestSchedule, Provider
 from newsroom.articles.models import Article
 
 CHANGE = "digests.change_digest"
+
+# States that something else than this page may end at any moment.
+MOVING = {Digest.State.PLANNED, Digest.State.APPROVED, Digest.State.SENDING, Digest.State.PAUSED}
 
 
 def account(request: HttpRequest) -> User:
@@ -118,6 +121,7 @@ class DigestAdmin(admin.ModelAdmin):
             return path(f"<int:pk>/{route}", self.admin_site.admin_view(view), name=f"digests_digest_{name}")
 
         return [
+            path("held/", self.admin_site.admin_view(held_page.held), name="digests_digest_held"),
             own("progress/", self.progress, "progress"),
             own("preview/", self.preview, "preview"),
             own("preview/html/", self.preview_html, "preview_html"),
@@ -176,7 +180,8 @@ class DigestAdmin(admin.ModelAdmin):
             raise PermissionDenied
         if act is None:
             raise Http404
-        if not act.is_offered(digest, outcomes.counts(digest)):
+        counts = outcomes.counts(digest)
+        if not act.is_offered(digest, counts, now=timezone.now()):
             messages.warning(request, _("That is not possible any more; the digest has moved on."))
             return self._back(digest)
         form = ReasonForm(request.POST or None) if act.asks_reason else None
@@ -187,6 +192,7 @@ class DigestAdmin(admin.ModelAdmin):
             "act": act,
             "form": form,
             "readers": release.count_readers(digest) if act.tells_readers else None,
+            "concerned": act.count(digest, counts) if act.concerns else None,
         }
         return TemplateResponse(request, "admin/digests/digest/ask.html", context)
 
@@ -255,14 +261,24 @@ class DigestAdmin(admin.ModelAdmin):
         }
 
     def _progress(self, digest: Digest) -> dict[str, Any]:
-        counts = outcomes.counts(digest)
-        return {
+        counts, now = outcomes.counts(digest), timezone.now()
+        done = counts["expected"] - counts["waiting"] - counts.get("sending", 0)
+        context = {
             "counts": counts,
-            "done": counts["expected"] - counts["waiting"] - counts.get("sending", 0),
-            "acts": desk.acts_for(digest, counts),
-            "is_out": digest.state in {Digest.State.SENDING, Digest.State.PAUSED, Digest.State.FINISHED},
-            "is_moving": digest.state in {Digest.State.SENDING, Digest.State.PLANNED},
+            "done": done,
+            "percent": 100 * done // counts["expected"] if counts["expected"] else 0,
+            "acts": desk.acts_for(digest, counts, now=now),
+            "is_out": digest.audience_frozen_at is not None,
+            "is_moving": digest.state in MOVING,
         }
+        if digest.audience_frozen_at:
+            context |= {
+                "phase": progress.phase(digest, counts, now=now),
+                "pace": progress.pace(digest, counts, now=now),
+                "plot": progress.plot(digest, now=now),
+                "domains": progress.domains(digest, counts, now=now),
+            }
+        return context
 
     def _contents(self, digest: Digest) -> dict[str, Any]:
         is_editable = digest.state == Digest.State.COMPILED

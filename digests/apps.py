@@ -1,4 +1,5 @@
 from django.apps import AppConfig
+from django.core.checks import register
 from django.utils.translation import gettext_lazy as _
 
 
@@ -8,9 +9,11 @@ class DigestsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models exist only now.
-        from digests import persons, release, retention, trial
-        from newsroom.mail import outbox
+        from digests import checks, persons, release, retention, trial, watching
+        from newsroom.mail import alarms, outbox
 
+        register(checks.check_events)
         persons.register()
         retention.register()
         outbox.register(release.TEST_MAIL, trial.prepare)
+        alarms.register("digests", watching.find_alarms)

@@ -64,6 +64,11 @@ def local_date(now: datetime, *, time_zone: str) -> date:
     return now.astimezone(ZoneInfo(time_zone)).date()
 
 
+def end_of(day: date, *, time_zone: str) -> datetime:
+    """Return the instant at which the date ends in the zone, in UTC."""
+    return datetime.combine(day + DAY, time(), ZoneInfo(time_zone)).astimezone(UTC)
+
+
 def longest_gap(weekdays: int) -> timedelta:
     """Return the longest time from one digest to the next: a day for a daily one, a week for a weekly one."""
     days = [day for day in range(7) if weekdays >> day & 1]
@@ -72,7 +77,7 @@ def longest_gap(weekdays: int) -> timedelta:
 
 
 def _not_after(rhythm: Rhythm, day: date, *, due_at: datetime, zone: ZoneInfo) -> datetime:
-    end = datetime.combine(day + DAY, time(), zone).astimezone(UTC)
+    end = end_of(day, time_zone=rhythm.time_zone)
     if rhythm.not_later_than is None:
         return end
     limit = _instant(day, rhythm.not_later_than, zone)

@@ -5,6 +5,7 @@ too old. Selection goes by when Newsroom first saw it, so that a late or back-da
 """
 
 import logging
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 
 from django.conf import settings
@@ -127,11 +128,32 @@ def _make_due(schedule: DigestSchedule, *, now: datetime) -> list[Digest]:
         # The days of a stopped schedule are nobody's loss: they must not turn up as skipped once it runs again.
         _look_at(schedule, today - DAY)
         return []
-    due = calendar.due_dates(rhythm(schedule), after=looked_at(schedule), now=now)
+    due = _due_dates(schedule, today=today, now=now)
     made = [_make(schedule, each, now=now) for each in due]
     # Days that had no digest are done with, too: other weekdays chosen later must not make them look missed.
     _look_at(schedule, today - DAY)
+    if schedule.seen_rhythm != (seen := written(rhythm(schedule))):
+        DigestSchedule.objects.filter(pk=schedule.pk).update(seen_rhythm=seen)
     return [digest for digest in made if digest is not None]
+
+
+def _due_dates(schedule: DigestSchedule, *, today: date, now: datetime) -> list[DueDate]:
+    """Return the dates whose time has come; after a change of time or zone none that this change alone made pass.
+
+    A zone to the east, or an earlier time, may put today's digest behind its “not later than”: it goes out all the
+    same. Days before today were not missed by anybody, either.
+    """
+    due = calendar.due_dates(rhythm(schedule), after=looked_at(schedule), now=now)
+    if schedule.seen_rhythm in {"", written(rhythm(schedule))}:
+        return due
+    end = calendar.end_of(today, time_zone=schedule.time_zone)
+    of_today = (each for each in due if each.date == today)
+    return [replace(each, not_after=end) if each.not_after <= now else each for each in of_today]
+
+
+def written(rhythm: Rhythm) -> str:
+    """Return what of a rhythm moves the instants of its dates, to be compared."""
+    return f"{rhythm.local_time} {rhythm.time_zone} {rhythm.not_later_than}"
 
 
 def looked_at(schedule: DigestSchedule) -> date:

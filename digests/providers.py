@@ -54,7 +54,11 @@ class NoRoom(Exception):
 
 def current() -> Provider:
     """Return the provider that `EMAIL_BACKEND` names; its row is made at first use."""
-    return Provider.objects.get_or_create(name=settings.EMAIL_BACKEND.removesuffix(".EmailBackend"))[0]
+    return Provider.objects.get_or_create(name=name_of_current())[0]
+
+
+def name_of_current() -> str:
+    return settings.EMAIL_BACKEND.removesuffix(".EmailBackend")
 
 
 def passes(provider: Provider, *, now: datetime) -> bool:

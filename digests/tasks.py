@@ -1,6 +1,6 @@
 from celery import shared_task
 
-from digests import audience, compilation, delivery, restoring, sweeping
+from digests import audience, compilation, delivery, events, restoring, sweeping
 from digests.clock import database_now
 from digests.models import Digest
 
@@ -21,9 +21,10 @@ def tick() -> None:
 def sweep() -> None:
     """Recover what dead workers left, and tell workers which batches are due."""
     now = database_now()
-    if Digest.objects.sending().exists():
-        restoring.count(now)
+    is_held = Digest.objects.sending().exists() and not restoring.count(now)
     sweeping.sweep(now)
+    if is_held:
+        return
     for batch_id in sweeping.due_for_a_hint(now, limit=HINTS_AT_ONCE):
         deliver_batch.apply_async((batch_id,), expires=60)
 
@@ -31,3 +32,8 @@ def sweep() -> None:
 @shared_task
 def deliver_batch(batch_id: int) -> None:
     delivery.deliver(batch_id)
+
+
+@shared_task
+def process_events() -> None:
+    events.process(database_now())

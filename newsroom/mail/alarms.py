@@ -30,13 +30,15 @@ class Alarm:
     """One thing that is wrong now. `key` stays the same while it lasts; `text` is for staff and holds no address.
 
     `url` is the path of the admin's page that helps. `mail_after` says how long it may last before staff are mailed;
-    None: never. Who lacks `permission` does not see it.
+    None: never. Where `tells_end` is false it only ceases to be news, of which nobody is mailed. Who lacks `permission`
+    does not see it.
     """
 
     key: str
     text: str
     url: str = ""
     mail_after: timedelta | None = None
+    tells_end: bool = True
     permission: str = ""
     is_grave: bool = True
 
@@ -84,7 +86,9 @@ def _note_of(alarm: Alarm, *, now: datetime) -> StaffAlarm:
         with transaction.atomic():
             if last and StaffAlarm.objects.filter(pk=last.pk).update(ended_at=None):
                 return last
-            return StaffAlarm.objects.create(key=alarm.key, text=alarm.text[:500], path=alarm.url[:200], raised_at=now)
+            return StaffAlarm.objects.create(
+                key=alarm.key, text=alarm.text[:500], path=alarm.url[:200], raised_at=now, tells_end=alarm.tells_end
+            )
     except IntegrityError:  # somebody else was faster
         return StaffAlarm.objects.get(key=alarm.key, ended_at=None)
 
@@ -93,7 +97,7 @@ def _end(note: StaffAlarm, *, now: datetime) -> None:
     was_mailed = OutboxMail.objects.filter(kind=BEGUN, reference=note.uuid, state=OutboxMail.State.SENT).exists()
     with transaction.atomic():
         ended = StaffAlarm.objects.filter(pk=note.pk, ended_at=None).update(ended_at=now)
-        if ended and was_mailed:
+        if ended and was_mailed and note.tells_end:
             outbox.enqueue(OVER, reference=note.uuid, now=now)
 
 

@@ -84,6 +84,7 @@ class StaffAlarm(models.Model):
     key = models.CharField(max_length=100)
     text = models.CharField(_("what"), max_length=500)
     path = models.CharField(max_length=200, blank=True)
+    tells_end = models.BooleanField(default=True)
     raised_at = models.DateTimeField(_("since"))
     ended_at = models.DateTimeField(_("over since"), null=True, blank=True)
 

@@ -81,6 +81,7 @@ class Migration(migrations.Migration):
                 ("key", models.CharField(max_length=100)),
                 ("text", models.CharField(max_length=500, verbose_name="what")),
                 ("path", models.CharField(blank=True, max_length=200)),
+                ("tells_end", models.BooleanField(default=True)),
                 ("raised_at", models.DateTimeField(verbose_name="since")),
                 ("ended_at", models.DateTimeField(blank=True, null=True, verbose_name="over since")),
             ],
