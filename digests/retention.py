@@ -12,7 +12,7 @@ from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from digests.models import Delivery, DeliveryBatch, Digest, ProviderEvent
-from digests.outcomes import counts
+from digests.outcomes import counts, feedback
 from newsroom import retention
 from newsroom.retention import Rule
 from newsroom.retention.rows import Rows, delete
@@ -61,7 +61,7 @@ def _remove_batches(batches: QuerySet[DeliveryBatch]) -> int:
 
 def _keep_sums(digests: Iterable[int]) -> None:
     for digest in Digest.objects.filter(pk__in=set(digests), final_counts__isnull=True):
-        Digest.objects.filter(pk=digest.pk).update(final_counts=counts(digest))
+        Digest.objects.filter(pk=digest.pk).update(final_counts={**counts(digest), **feedback(digest)})
 
 
 BATCHES = Rule(
