@@ -132,7 +132,8 @@ def _rectify(case: RightsCase, origin: Origin, now: datetime) -> Done:
         return Done(_("Not done. The reader would be told: “%(sentence)s”") % {"sentence": refused}, is_answered=False)
     return Done(
         _(
-            "A mail asks at the new address for its confirmation. Until then the case stays open and the old one in use."
+            "A mail asks at the new address for its confirmation. Until then the case stays open, and the old address"
+            " in use."
         ),
         is_answered=False,
     )

@@ -4,6 +4,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
+from uuid import uuid4
 
 from django.test import Client
 from django.utils import timezone
@@ -19,6 +20,7 @@ from tests.subscriptions.reading import a_reader, form_token, send_form, stamp
 CONFIRM = "/newsletter/bestaetigen/"
 LEAVE = "/newsletter/abmelden/"
 RIGHTS = "/meine-daten/"
+ENTER = "/admin/subscriptions/rightscase/add/"
 WHY = "/newsletter/warum/"
 
 
@@ -70,3 +72,10 @@ def freeze(newsletter: Newsletter, **values: Any) -> Digest:
 
 def link_in(mail: Received, path: str) -> str:
     return re.findall(rf"https?://[^/\s]+({path}[\w-]{{20,}}/)", mail.text)[0]
+
+
+def enter_letter(staff: Client, address: str, kind: str, **fields: Any) -> None:
+    """Enter what came by letter, and do it at once."""
+    today = timezone.localdate().isoformat()
+    values = {"uuid": str(uuid4()), "address": address, "kind": kind, "way": "letter", "received_on": today}
+    assert staff.post(ENTER, {**values, "act": "do", "sure": "yes", **fields}).status_code == 302

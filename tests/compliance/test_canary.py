@@ -16,8 +16,8 @@ from django.utils import timezone
 from newsroom import persons
 from newsroom.tasks import purge_all
 from subscriptions import wording
-from subscriptions.models import ConsentPayload, Subscriber, Suppression
-from tests.compliance.post import CONFIRM, link_in
+from subscriptions.models import ConsentPayload, RightsCase, Subscriber, Suppression
+from tests.compliance.post import CONFIRM, enter_letter, link_in
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader, at, send_form
 
@@ -82,8 +82,11 @@ def test_r31_r33_a_canary_is_exported_from_everywhere_and_then_found_in_the_evid
     post.server.refused.clear()
     admin_client.get("/admin/subscriptions/subscriber/", {"q": ADDRESS})
     known = Subscriber.objects.get().pk
-    for action in ("restrict", "lift_restriction"):
-        admin_client.post("/admin/subscriptions/subscriber/", {"action": action, "_selected_action": [known]})
+    for kind in ("restrict", "lift_restriction", "access"):
+        enter_letter(admin_client, ADDRESS, kind, note=f"Rückfrage an {ADDRESS}")
+    case = RightsCase.objects.get(kind="access")
+    answer = {"outcome": f"Mit der Post geschickt, Zweitschrift an {ADDRESS}"}
+    admin_client.post(f"/admin/subscriptions/rightscase/{case.pk}/close/do/", answer)
     assert admin_client.get(f"/admin/subscriptions/subscriber/{known}/evidence/").status_code == 200
     call_command("seal")
     send_form(ADDRESS, third)  # and one sign-up that is never confirmed

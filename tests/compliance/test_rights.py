@@ -1,10 +1,13 @@
 import re
+from datetime import timedelta
 
 import pytest
+from django.core.management import call_command
+from django.utils import timezone
 
 from subscriptions import suppression
-from subscriptions.models import PrivacyRequest, Subscriber
-from tests.compliance.post import RIGHTS, link_in
+from subscriptions.models import PrivacyRequest, RightsCase, Subscriber
+from tests.compliance.post import RIGHTS, enter_letter, link_in
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader, send_form, stamp
 
@@ -68,9 +71,8 @@ def test_r33_erasure_leaves_evidence_and_a_hash_and_says_so(post):
 def test_r34_a_restricted_reader_is_neither_mailed_nor_deleted(post, admin_client):
     newsletter = make_newsletter()
     post.subscribe(ADDRESS, newsletter)
-    chosen = {"_selected_action": [Subscriber.objects.get().pk]}
 
-    admin_client.post("/admin/subscriptions/subscriber/", {"action": "restrict"} | chosen)
+    enter_letter(admin_client, ADDRESS, "restrict")
 
     assert post.issue(newsletter) == []
     assert Subscriber.objects.get().restricted_at
@@ -79,9 +81,89 @@ def test_r34_a_restricted_reader_is_neither_mailed_nor_deleted(post, admin_clien
 def test_r35_an_objection_ends_everything_and_is_remembered(post, admin_client):
     newsletter = make_newsletter()
     post.subscribe(ADDRESS, newsletter)
-    chosen = {"_selected_action": [Subscriber.objects.get().pk]}
 
-    admin_client.post("/admin/subscriptions/subscriber/", {"action": "note_objection"} | chosen)
+    enter_letter(admin_client, ADDRESS, "object")
 
     assert post.issue(newsletter) == []
     assert suppression.is_suppressed(ADDRESS)
+
+
+@pytest.fixture
+def officer(post, settings):
+    """What the officer was mailed by the daily task so far, but for the ledger's head."""
+
+    def mails():
+        call_command("warn_of_deadlines")
+        return [mail for mail in post.to(settings.DPO["email"]) if "Anliegen" in str(mail.message["Subject"])]
+
+    return mails
+
+
+def test_r36_after_25_days_staff_and_the_officer_are_warned_and_again_when_it_is_late(
+    officer, admin_client, time_machine
+):
+    start = timezone.localtime().replace(month=3, day=5, hour=9)
+    time_machine.move_to(start, tick=False)
+    enter_letter(admin_client, ADDRESS, "access", act="note")
+    case = RightsCase.objects.get()
+    assert (case.due_on.month, case.due_on.day) == (4, 5)
+
+    counts = []
+    for day in range(24, 40):
+        time_machine.move_to(start + timedelta(days=day), tick=False)
+        counts.append(len(officer()))
+
+    # The 25th day is 30 March, the first day too late 6 April: one mail each, however often the task runs.
+    assert counts == [0, 1, 1, 1, 1, 1, 1, 1] + [2] * 8
+    admin_client.cookies.clear()  # the session of the spring is over
+
+
+def test_r36_the_warning_names_the_case_and_nobody(officer, admin_client, admin_user, time_machine):
+    enter_letter(admin_client, ADDRESS, "access", act="note", note="Frau Muster rief an")
+    case = RightsCase.objects.get()
+    time_machine.move_to(timezone.now() + timedelta(days=25))
+
+    [warning] = officer()
+
+    path = f"/admin/subscriptions/rightscase/{case.pk}/change/"
+    for part in (warning.text, warning.html):
+        assert path in part and "leserin" not in part and "Muster rief" not in part
+    assert f"Anliegen {case.pk}" in str(warning.message["Subject"])
+    admin_client.force_login(admin_user)
+    assert "1 bald fällig" in admin_client.get("/admin/").content.decode()
+    assert ADDRESS in admin_client.get(path).content.decode()
+
+
+def test_r36_what_readers_do_themselves_is_a_case_answered_at_once(post):
+    post.subscribe(ADDRESS, make_newsletter())
+    reader, token = post.rights_page(ADDRESS)
+
+    for _twice in range(2):
+        reader.post("/meine-daten/export/", {"token": token})
+    for act in ("restrict", "lift_restriction", "object"):
+        reader.post("/meine-daten/newsletter/", {"token": token, "act": act})
+
+    cases = RightsCase.objects.order_by("pk")
+    assert [case.kind for case in cases] == ["access", "restrict", "lift_restriction", "object"]
+    today = timezone.localdate()
+    assert {(case.way, case.state, case.received_on, case.closed_by) for case in cases} == {
+        ("page", "done", today, "reader")
+    }
+    reader.post("/meine-daten/loeschen/", {"token": token, "sure": "yes"})
+    assert RightsCase.objects.filter(kind="erase", state="done").exists()
+    assert not RightsCase.objects.exclude(address="").exists()
+
+
+def test_r36_an_extension_adds_two_months_and_the_reader_is_told(post, admin_client):
+    enter_letter(admin_client, ADDRESS, "access", act="note", received_on="2026-01-31")
+    case = RightsCase.objects.get()
+    RightsCase.objects.update(received_on=timezone.localdate(), due_on=timezone.localdate() + timedelta(days=28))
+    before = case.entered_at
+
+    extend = f"/admin/subscriptions/rightscase/{case.pk}/extend/do/"
+    admin_client.post(extend, {"reason": "Ihre Daten liegen zum Teil im Archiv.", "tells": "mail"})
+
+    case.refresh_from_db()
+    assert case.extended_at > before and (case.due_on - case.received_on).days >= 89
+    [told] = post.to(ADDRESS)
+    assert "Ihre Daten liegen zum Teil im Archiv." in " ".join(told.text.split())

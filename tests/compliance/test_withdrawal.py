@@ -7,7 +7,7 @@ from django.utils import timezone
 from digests import delivery
 from subscriptions import ledger
 from subscriptions.models import Subscriber, Subscription
-from tests.compliance.post import LEAVE, freeze, link_in
+from tests.compliance.post import ENTER, LEAVE, enter_letter, freeze, link_in
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader
 
@@ -82,16 +82,46 @@ def test_r25_who_leaves_while_an_issue_is_under_way_does_not_get_it(post, settin
     assert [mail.recipients[0] for mail in post.all()[before:]] == ["leserin0@leser.example", "leserin2@leser.example"]
 
 
-def test_r26_a_letter_counts_like_a_click(post, admin_client):
+@pytest.mark.parametrize("way", ["letter", "call", "mail", "fax"])
+def test_r26_a_letter_counts_like_a_click(post, admin_client, admin_user, way):
     newsletter = make_newsletter()
     post.subscribe(ADDRESS, newsletter)
+    before = len(post.all())
 
-    reader = Subscriber.objects.get()
-    admin_client.post("/admin/subscriptions/subscriber/", {"action": "withdraw", "_selected_action": [reader.pk]})
+    enter_letter(admin_client, ADDRESS, "withdraw_all", way=way, received_on="2026-03-05")
 
-    assert post.issue(newsletter) == []
+    assert post.issue(newsletter) == [] and len(post.all()) == before
     withdrawn = ledger.evidence(ADDRESS)[-1]
-    assert withdrawn["act"] == "withdrawn" and withdrawn["actor"].startswith("staff")
+    said = (withdrawn["act"], withdrawn["actor"], withdrawn["source"], withdrawn["received_on"])
+    assert said == ("withdrawn", f"staff:{admin_user.pk}", way, "2026-03-05")
+
+
+def test_r26_the_proof_of_a_letter_is_that_of_a_click_but_for_who_acted_and_when_it_came(post, admin_client):
+    newsletter = make_newsletter()
+    other = "andere@leser.example"
+    post.subscribe(ADDRESS, newsletter)
+    post.subscribe(other, newsletter)
+    link = link_in(post.issue(newsletter)[0], LEAVE)
+
+    a_reader().post(link, ONE_CLICK)
+    enter_letter(admin_client, other, "withdraw", newsletters=[newsletter.pk])
+
+    click, letter = ledger.evidence(ADDRESS)[-1], ledger.evidence(other)[-1]
+    assert click["act"] == letter["act"] and click["newsletters"] == letter["newsletters"]
+    assert set(letter) - set(click) == {"received_on"}
+    assert not Subscription.objects.active().exists()
+
+
+def test_r26_entering_a_letter_takes_one_page_and_one_click_from_where_staff_are(post, admin_client):
+    post.subscribe(ADDRESS, make_newsletter())
+    reader = Subscriber.objects.get()
+
+    pages = [admin_client.get(path).content.decode() for path in ("/admin/", "/admin/subscriptions/subscriber/")]
+    [path] = re.findall(rf'href="({ENTER}\?reader={reader.pk})"', pages[1])
+    form = admin_client.get(path).content.decode()
+
+    assert all(f'href="{ENTER}"' in page for page in pages)
+    assert ADDRESS in form and ADDRESS not in path
 
 
 def test_r27_no_mail_follows_a_withdrawal(post):

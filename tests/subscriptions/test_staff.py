@@ -40,6 +40,7 @@ def staff_client(client, *permissions: str):
         "consentseal",
         "suppression",
         "privacyrequest",
+        "rightscase",
     ],
 )
 def test_every_list_opens_and_shows_no_address(admin_client, reader, model):
@@ -100,34 +101,6 @@ def test_looking_at_a_reader_leaves_a_trace_without_the_address(admin_client, re
 
     assert "was looked at by staff" in caplog.text
     assert "@" not in caplog.text
-
-
-def test_staff_record_a_withdrawal_that_came_by_letter(admin_client, reader):
-    admin_client.post("/admin/subscriptions/subscriber/", {"action": "withdraw", "_selected_action": [reader.pk]})
-
-    assert not Subscription.objects.active().exists()
-    last = ledger.evidence(reader.address_key)[-1]
-    assert (last["act"], last["source"]) == ("withdrawn", "admin")
-    assert last["actor"].startswith("staff:")
-
-
-def test_a_restricted_reader_gets_nothing_until_it_is_lifted(admin_client, reader):
-    def act(action: str) -> None:
-        admin_client.post("/admin/subscriptions/subscriber/", {"action": action, "_selected_action": [reader.pk]})
-
-    act("restrict")
-    assert not Subscription.objects.mailable().exists() and Subscription.objects.active().exists()
-    act("lift_restriction")
-    assert Subscription.objects.mailable().exists()
-    changes = [record["change"] for record in ledger.evidence(reader.address_key) if record["act"] == "changed"]
-    assert changes == ["restricted", "restriction lifted"]
-
-
-def test_an_objection_ends_everything_and_is_remembered(admin_client, reader):
-    admin_client.post("/admin/subscriptions/subscriber/", {"action": "note_objection", "_selected_action": [reader.pk]})
-
-    assert not Subscription.objects.active().exists()
-    assert suppression.find(reader.address_key).reason == Suppression.Reason.OBJECTION
 
 
 def test_a_new_wording_is_a_new_version_and_the_old_one_stays(admin_client, reader):
