@@ -61,6 +61,11 @@ def eligible(digest: Digest, reader_ids: Iterable[int]) -> dict[int, Subscriptio
     return {subscription.subscriber_id: subscription for subscription in subscriptions}
 
 
+def is_eligible(digest: Digest, reader_id: int) -> bool:
+    """Whether a reader may still get the digest, asked right before the call: a group of calls takes its time."""
+    return Subscription.objects.mailable().filter(newsletter=digest.newsletter_id, subscriber=reader_id).exists()
+
+
 def add_latecomers(now: datetime) -> int:
     """Give today's digests that are out or going out to the readers who confirmed since; return how many."""
     candidates = Digest.objects.filter(

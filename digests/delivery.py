@@ -279,6 +279,10 @@ def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter]
             progress.done = letter.position
             raise TurnOver
         result = _send(claim, letter, connection)
+        if result is None:
+            if not claim.batch.is_second_try:
+                progress.own[letter.delivery_id] = (Delivery.State.SUPPRESSED, "not subscribed")
+            continue
         match result.outcome:
             case Outcome.ACCEPTED if not claim.batch.is_second_try:
                 continue
@@ -303,11 +307,14 @@ def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter]
         return
 
 
-def _send(claim: Claim, letter: Letter, connection: BaseEmailBackend) -> Result:
+def _send(claim: Claim, letter: Letter, connection: BaseEmailBackend) -> Result | None:
+    """Hand over one copy; None, and nothing sent, for a reader who has left since the group was begun."""
     try:
         message = handover.message_for(claim.batch.digest, letter)
     except ValueError as error:  # a reader whose copy cannot be built must not keep the others waiting
         return Result(Outcome.REFUSED, type(error).__name__)
+    if not audience.is_eligible(claim.batch.digest, letter.reader_id):
+        return None
     return transport.hand_over(message, connection=connection)
 
 

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import Q
 from django.utils import timezone
 
-from newsroom.mail import outbox
+from newsroom.mail import flight, outbox
 from newsroom.mail.addresses import Address
 from subscriptions import ledger, links, suppression, wording
 from subscriptions.models import (
@@ -147,8 +147,9 @@ def withdraw(subscription: Subscription, *, origin: Origin, now: datetime) -> bo
 @transaction.atomic
 def withdraw_some(subscriber: Subscriber, slugs: Collection[str], *, origin: Origin, now: datetime) -> int:
     """End those of a reader's subscriptions at once whose newsletters are named, in one record."""
-    standing = subscriber.subscriptions.standing().filter(newsletter__slug__in=slugs).select_related("newsletter")
-    return _end(list(standing), subscriber, origin=origin, now=now)
+    standing = subscriber.subscriptions.standing().select_related("newsletter")
+    named_ones = [each for each in standing if each.newsletter.slug in slugs]
+    return _end(named_ones, subscriber, origin=origin, now=now)
 
 
 @transaction.atomic
@@ -192,6 +193,7 @@ def resume_due(now: datetime) -> int:
 def restrict(subscriber: Subscriber, *, origin: Origin, now: datetime) -> bool:
     """Stop all processing but keeping (GDPR Art. 18): nothing is mailed, nothing is purged, until it is lifted."""
     free = Subscriber.objects.filter(pk=subscriber.pk, restricted_at=None)
+    flight.wait_after_commit(subscriber.pk)
     return bool(free.update(restricted_at=now)) and _note_change(subscriber, "restricted", origin=origin, now=now)
 
 
@@ -243,7 +245,7 @@ def change_address(
         "requested_at": change.requested_at.isoformat(timespec="seconds"),
         "confirmation_token_sha256": change.token_hash,
         "newsletters": newsletters,
-        "absorbed": str(absorbed.uuid) if absorbed else "",
+        **({"absorbed": str(absorbed.uuid)} if absorbed else {}),
         ledger.CARRIED: carried,
     }
     proof = ledger.record(_by_reader(ConsentRecord.Type.ADDRESS_CHANGED, reader, body), at=now)
@@ -347,6 +349,7 @@ def _end(standing: Iterable[Subscription], subscriber: Subscriber, *, origin: Or
         newsletters = [named(subscription.newsletter) for subscription in ended]
         body = {"newsletters": newsletters, **circumstances(subscriber.address, origin)}
         ledger.record(_by_reader(ConsentRecord.Type.WITHDRAWN, subscriber, body), at=now)
+        flight.wait_after_commit(subscriber.pk)
     return len(ended)
 
 
