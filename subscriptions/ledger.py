@@ -80,13 +80,14 @@ def to_carry(address_key: str, reader: UUID) -> list[dict[str, Any]]:
 
     So the proof of a consent stays whole and can be recomputed, however long the reader stays at the new address.
     """
-    rows = ConsentPayload.objects.filter(address_key=address_key).select_related("record")
-    subjects, carried = {str(reader)}, []
-    for payload in rows.order_by("-record__at", "-record_id"):  # newest first: an act names the subject of its cause
-        if str(payload.record.subject) in subjects:
-            subjects |= {payload.body[name] for name in NAMES_OF_CAUSES if payload.body.get(name)}
-            carried.append(payload)
-    return [_packed(payload) for payload in reversed(carried)]
+    rows = list(ConsentPayload.objects.filter(address_key=address_key).select_related("record").order_by("record_id"))
+    subjects: set[str] = set()
+    causes = {str(reader)}
+    while causes - subjects:  # an act names the subject of what it followed from
+        subjects |= causes
+        acts = [row.body for row in rows if str(row.record.subject) in subjects]
+        causes = {body[name] for body in acts for name in NAMES_OF_CAUSES if name in body}
+    return [_packed(row) for row in rows if str(row.record.subject) in subjects]
 
 
 def forget(payloads: models.QuerySet[ConsentPayload]) -> int:

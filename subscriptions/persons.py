@@ -1,6 +1,6 @@
 """Where subscriptions holds personal data. What points to other rows is registered after them, and erased before."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -19,6 +19,7 @@ from subscriptions import cases, ledger, rectifying, suppression, telling
 from subscriptions.models import (
     AddressChange,
     ConsentPayload,
+    ConsentRecord,
     EvidenceView,
     PrivacyRequest,
     RightsCase,
@@ -42,6 +43,7 @@ def _time(moment: datetime | None) -> str | None:
 
 def _export_readers(address_key: str) -> list[dict[str, Any]]:
     readers = Subscriber.objects.filter(address_key=address_key).prefetch_related("subscriptions__newsletter")
+    lapsed = set(Subscription.objects.lapsed().filter(subscriber__in=readers).values_list("pk", flat=True))
     return [
         {
             "reader": str(reader.uuid),
@@ -49,16 +51,17 @@ def _export_readers(address_key: str) -> list[dict[str, Any]]:
             "language": reader.language,
             "since": _time(reader.created_at),
             "restricted_since": _time(reader.restricted_at),
-            "subscriptions": [_subscription(subscription) for subscription in reader.subscriptions.all()],
+            "subscriptions": [_subscription(each, lapsed) for each in reader.subscriptions.all()],
         }
         for reader in readers
     ]
 
 
-def _subscription(subscription: Subscription) -> dict[str, Any]:
+def _subscription(subscription: Subscription, lapsed: Collection[int]) -> dict[str, Any]:
     return {
         "newsletter": subscription.newsletter.name,
         "state": subscription.state,
+        "has_lapsed": subscription.pk in lapsed,
         "active_since": _time(subscription.active_since),
         "ended_at": _time(subscription.ended_at),
         "paused_until": subscription.paused_until.isoformat() if subscription.paused_until else None,
@@ -77,11 +80,22 @@ def _evidence_is_kept() -> str:
 
 
 def _export_evidence(address_key: str) -> list[dict[str, Any]]:
-    """The ledger's records, but for who of our staff acted: that is their own data (EuGH C-579/21)."""
+    """The ledger's records, but for what is somebody else's: who of our staff acted (EuGH C-579/21), and the IP address
+    of whoever sent a form that nobody confirmed (GDPR Art. 15(4))."""
     records = ledger.evidence(address_key)
-    return [
-        {**record, "actor": record["actor"].partition(":")[0]} if "actor" in record else record for record in records
-    ]
+    confirmed = {record.get("sign_up") for record in records}
+    return [_without_others(record, is_theirs=record["subject"] in confirmed) for record in records]
+
+
+def _without_others(record: dict[str, Any], *, is_theirs: bool) -> dict[str, Any]:
+    own = {**record, "actor": record["actor"].partition(":")[0]}
+    if record["act"] == ConsentRecord.Type.REQUESTED and not is_theirs:
+        return {**own, **_withheld(record["ip"])}
+    return own
+
+
+def _withheld(ip: str | None) -> dict[str, Any]:
+    return {"ip": None, "ip_withheld": ip is not None}
 
 
 def _keep(address_key: str, now: datetime) -> int:
@@ -191,7 +205,7 @@ def _export_sign_ups(address_key: str) -> list[dict[str, Any]]:
             "newsletters": [newsletter.name for newsletter in sign_up.newsletters.all()],
             "consent_texts": [text.wording for text in sign_up.consent_texts.all()],
             "form": sign_up.form_url,
-            "ip": sign_up.ip,
+            **({"ip": sign_up.ip, "ip_withheld": False} if sign_up.confirmed_at else _withheld(sign_up.ip)),
             "requested_at": _time(sign_up.requested_at),
             "confirmed_at": _time(sign_up.confirmed_at),
         }

@@ -12,7 +12,15 @@ from django.db.models import Model
 from newsroom import persons
 from subscriptions import erasures, privacy, suppression
 from subscriptions.consent import Origin
-from subscriptions.models import ConsentPayload, ConsentRecord, PrivacyRequest, RightsCase, SignUp, Subscriber, Suppression
+from subscriptions.models import (
+    ConsentPayload,
+    ConsentRecord,
+    PrivacyRequest,
+    RightsCase,
+    SignUp,
+    Subscriber,
+    Suppression,
+)
 
 logger = logging.getLogger(__name__)
 

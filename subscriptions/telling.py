@@ -57,6 +57,9 @@ WAYS: dict[str, Text] = {
     "call": gettext_lazy("a call"),
     "mail": gettext_lazy("a message by e-mail"),
     "fax": gettext_lazy("a fax"),
+    "webhook": gettext_lazy("a report of the mail provider"),
+    "bounce_mail": gettext_lazy("a mail that came back"),
+    "soft_bounces": gettext_lazy("several mails that came back"),
 }
 ACTORS: dict[str, Text] = {
     "reader": gettext_lazy("you, or someone who could read your mailbox"),
@@ -151,6 +154,16 @@ def _change(change: str) -> str:
     return capfirst(str(CHANGES.get(change, change)))
 
 
+def _withheld_ip(_is_withheld: bool) -> str:
+    return _("not shown: nobody confirmed, so it may be somebody else's")
+
+
+def _lapsed(_has_lapsed: bool) -> str:
+    return _("Nothing came for %(months)d months, so we no longer rely on your consent.") % {
+        "months": settings.CONSENT_LAPSE_MONTHS
+    }
+
+
 READER: Labels = {
     "address": (gettext_lazy("Address"), text),
     "language": (gettext_lazy("Language of our mails"), _language),
@@ -160,6 +173,7 @@ READER: Labels = {
 SUBSCRIPTION: Labels = {
     "state": (gettext_lazy("State"), choice(Subscription.State)),
     "active_since": (gettext_lazy("Ordered"), moment),
+    "has_lapsed": (gettext_lazy("At rest"), _lapsed),
     "paused_until": (gettext_lazy("Paused until"), day),
     "ended_at": (gettext_lazy("Unsubscribed"), moment),
 }
@@ -170,11 +184,13 @@ ACT: Labels = {
     "newsletters": (gettext_lazy("Newsletters"), newsletters),
     "until": (gettext_lazy("Until"), day),
     "address": (gettext_lazy("Address"), text),
+    "address_before": (gettext_lazy("Old address"), text),
     "address_typed": (gettext_lazy("Address as typed"), text),
     "actor": (gettext_lazy("By"), actor),
     "source": (gettext_lazy("Way"), way),
     "page": (gettext_lazy("Page"), page),
     "ip": (gettext_lazy("IP address"), text),
+    "ip_withheld": (gettext_lazy("IP address"), _withheld_ip),
     "mail_subject": (gettext_lazy("Subject"), text),
 }
 SIGN_UP: Labels = {
@@ -186,6 +202,7 @@ SIGN_UP: Labels = {
     "language": (gettext_lazy("Language of our mails"), _language),
     "form": (gettext_lazy("Page"), page),
     "ip": (gettext_lazy("IP address"), text),
+    "ip_withheld": (gettext_lazy("IP address"), _withheld_ip),
 }
 
 READERS = Words(

@@ -1,9 +1,10 @@
-"""A reader's newsletters, opened by a link in every digest or by a rights link: leave one, leave all, add one."""
+"""A reader's newsletters, opened by a link in every digest or by a rights link: leave one, some or all, add one."""
 
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Any
 
+from django.conf import settings
 from django.http import HttpRequest, HttpResponse, QueryDict
 from django.shortcuts import render
 from django.utils import timezone
@@ -33,6 +34,7 @@ class Standing:
     newsletter: Newsletter
     subscription: Subscription | None
     choice: Choice | None
+    has_lapsed: bool = False
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
@@ -58,7 +60,8 @@ def choices_context(subscriber: Subscriber) -> dict[str, Any]:
     first_day, last_day = _pause_bounds()
     return {
         "standings": standings,
-        "has_several": sum(standing.subscription is not None for standing in standings) > 1,
+        "leavable": [standing.newsletter for standing in standings if standing.subscription],
+        "lapse_months": settings.CONSENT_LAPSE_MONTHS,
         "declaration": offer.declaration.wording,
         "shown": offer.fingerprint,
         "first_day": first_day,
@@ -72,6 +75,8 @@ def change(subscriber: Subscriber, data: QueryDict, origin: Origin) -> str:
     if act == "leave_all":
         consent.withdraw_all(subscriber, origin=origin, now=timezone.now())
         return _("Done. You will receive no more newsletters from us.")
+    if act == "leave_some":
+        return _leave_some(subscriber, data.getlist("ticked"), origin)
     if act == "leave":
         return _leave(subscriber, slug, origin)
     if act == "pause":
@@ -126,6 +131,13 @@ def _leave(subscriber: Subscriber, slug: str, origin: Origin) -> str:
     return _("Done. You will no longer receive “%(name)s”.") % {"name": subscription.newsletter.name}
 
 
+def _leave_some(subscriber: Subscriber, slugs: list[str], origin: Origin) -> str:
+    if not slugs:
+        return Refusal(_("Nothing was changed. Please tick the newsletters you want to leave."))
+    consent.withdraw_some(subscriber, slugs, origin=origin, now=timezone.now())
+    return _("Done. You will no longer receive the newsletters you ticked.")
+
+
 def _add(subscriber: Subscriber, slug: str, origin: Origin, *, shown: str) -> str:
     offer = wording.offer(wording.form_language())
     choice = next((choice for choice in offer.choices if choice.newsletter.slug == slug), None)
@@ -139,9 +151,10 @@ def _add(subscriber: Subscriber, slug: str, origin: Origin, *, shown: str) -> st
 
 
 def _standings(subscriber: Subscriber, offer: Offer) -> list[Standing]:
-    standing = subscriber.subscriptions.exclude(state=Subscription.State.ENDED).select_related("newsletter")
+    standing = subscriber.subscriptions.standing().select_related("newsletter")
+    lapsed = set(subscriber.subscriptions.lapsed().values_list("newsletter_id", flat=True))
     held = {subscription.newsletter_id: subscription for subscription in standing}
     offered = {choice.newsletter.pk: choice for choice in offer.choices}
     newsletters = {sub.newsletter for sub in held.values()} | {choice.newsletter for choice in offer.choices}
     in_order = sorted(newsletters, key=lambda newsletter: (newsletter.position, newsletter.name))
-    return [Standing(new, held.get(new.pk), offered.get(new.pk)) for new in in_order]
+    return [Standing(new, held.get(new.pk), offered.get(new.pk), new.pk in lapsed) for new in in_order]
