@@ -13,8 +13,8 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from digests.models import OUTCOME, Delivery, DeliveryBatch, ProviderEvent
 from newsroom import persons
-from newsroom.persons import Holding
 from newsroom.mail.addresses import InvalidAddress, canonicalise
+from newsroom.persons import Holding
 from newsroom.persons.words import Passage, Row, Words, day, passages
 from newsroom.retention import period_of
 
@@ -133,7 +133,7 @@ def tell_deliveries(rows: list[Row]) -> list[Passage]:
 
 def _tell_newsletter(name: str, deliveries: list[Row]) -> Passage:
     latest = sorted(deliveries, key=lambda row: str(row["date"]), reverse=True)[:SHOWN]
-    facts = [(_("Number"), _count(len(deliveries)))]
+    facts = [(_("How many"), _count(len(deliveries)))]
     if len(deliveries) > len(latest):
         facts.append((_("Since"), day(min(row["date"] for row in deliveries))))
     return Passage(name, (*facts, *((day(row["date"]), _outcome(row["outcome"])) for row in latest)))
@@ -164,9 +164,13 @@ def _kind(code: str) -> str:
 
 EVENTS = Words(
     title=gettext_lazy("Mails that came back, or were called spam"),
-    why=gettext_lazy("So that we stop writing to a mailbox that is closed, or to somebody who does not want our mails."),
+    why=gettext_lazy(
+        "So that we stop writing to a mailbox that is closed, or to somebody who does not want our mails."
+    ),
     legal_basis=gettext_lazy("our legitimate interest in not burdening others (GDPR Art. 6(1)(f))"),
-    until=lambda: _("as long as the delivery it belongs to; else %(period)s") % {"period": period_of("provider_events")},
+    until=lambda: (
+        _("as long as the delivery it belongs to; else %(period)s") % {"period": period_of("provider_events")()}
+    ),
     tell=passages(
         {
             "date": (gettext_lazy("Day"), day),

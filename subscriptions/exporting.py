@@ -60,7 +60,8 @@ def export_file(address: str, address_key: str, *, now: datetime) -> bytes:
 
 
 def file_name(now: datetime) -> str:
-    return f"{_('my-data')}-{timezone.localdate(now).isoformat()}.zip"
+    name = _("my-data")
+    return f"{name}-{timezone.localdate(now).isoformat()}.zip"
 
 
 def about_processing() -> dict[str, Any]:
@@ -69,7 +70,7 @@ def about_processing() -> dict[str, Any]:
     return {
         "controller": settings.PUBLISHER,
         "data_protection_officer": settings.DPO,
-        "purposes": [_purpose(holding.words) for holding in persons.holdings() if holding.words],
+        "purposes": [_purpose(holding.words) for holding in persons.holdings()],
         "recipients": [name for name in recipients if name] or [_("hosting and mail providers, bound by contract")],
         "third_countries": settings.THIRD_COUNTRY_TRANSFER
         or _("Nothing is transferred to countries outside the European Economic Area."),
@@ -100,7 +101,7 @@ def _told(rows: Rows) -> list[Held]:
     return [
         Held(holding.words, len(found), holding.words.tell(found))
         for holding in persons.holdings()
-        if holding.words and (found := rows[holding.name])
+        if (found := rows[holding.name])
     ]
 
 

@@ -29,10 +29,10 @@ class Holding:
     models: tuple[str, ...]
     export: Callable[[str], list[dict[str, Any]]]
     erase: Callable[[str, datetime], int]
+    words: Words
     kept: Callable[[], str] = lambda: ""
     held: Callable[[], Iterable[str]] = tuple
     restricted: tuple[str, ...] = ()
-    words: Words | None = None
     follow: Callable[[str, str, str, datetime], None] = lambda key, new, new_key, now: None
     merge: Callable[[int, int], None] = lambda gone, kept: None
 
