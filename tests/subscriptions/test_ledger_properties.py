@@ -1,7 +1,8 @@
 """Whatever is done to the ledger past its triggers is found, and what retention does is not (R-11)."""
 
+from collections.abc import Iterator
 from contextlib import suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
@@ -10,9 +11,14 @@ from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from subscriptions import ledger
+from newsroom.mail.addresses import Address, canonicalise
+from newsroom.retention import purging
+from subscriptions import consent, ledger, links, missing, privacy, retention, wording
+from subscriptions.consent import Origin
 from subscriptions.ledger import Act
-from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal
+from subscriptions.links import TokenSeed
+from subscriptions.models import ConsentPayload, ConsentRecord, ConsentSeal, SignUp, Subscriber
+from tests.makers import make_newsletter
 from tests.subscriptions.test_ledger import execute, tamper
 
 pytestmark = pytest.mark.django_db
@@ -198,3 +204,79 @@ def test_r11_no_legal_deletion_of_payloads_is_reported(sizes, data):
 
         assert ledger.verify() == []
         assert ConsentPayload.objects.count() == len(records) - len(chosen) + 1
+
+
+# A reader's life: what may happen to him, and how many days pass before the next thing.
+lives = st.lists(
+    st.tuples(
+        st.sampled_from(["sign up", "confirm", "leave", "restrict", "free", "erase"]),
+        st.sampled_from([0, 1, 8, 100, 365, 1000, 1200]),
+    ),
+    min_size=1,
+    max_size=8,
+)
+BEGINNING = datetime(2026, 1, 1, tzinfo=UTC)
+ORIGIN = Origin(source="test")
+
+
+def live(life: list[tuple[str, int]], address: str) -> Iterator[datetime]:
+    """Lead a reader's life by the functions that readers' pages call, and yield when things were purged."""
+    now = BEGINNING
+    for act, days in life:
+        _act(act, canonicalise(address), now)
+        for _half in range(2):
+            now += timedelta(days=days) / 2
+            purging.purge(now)
+            yield now
+
+
+def _act(act: str, address: Address, now: datetime) -> None:
+    reader = Subscriber.objects.filter(address_key=address.key).first()
+    if act == "sign up":
+        consent.request_sign_up(address, wording.offer("de"), origin=ORIGIN, now=now)
+    elif act == "confirm":
+        sign_up = consent.request_sign_up(address, wording.offer("de"), origin=ORIGIN, now=now)
+        seed = TokenSeed(sign_up.nonce, sign_up.token_hash)
+        consent.confirm(links.derive_token(links.Purpose.CONFIRM, sign_up.uuid, seed), origin=ORIGIN, now=now)
+    elif act == "erase":
+        privacy.erase_everywhere(address.key, origin=ORIGIN, now=now)
+    elif reader:
+        change = {"leave": consent.withdraw_all, "restrict": consent.restrict, "free": consent.lift_restriction}[act]
+        change(reader, origin=ORIGIN, now=now)
+
+
+def _answered_for(now: datetime) -> list[int]:
+    """Return the payloads whose loss must show: those of acts young enough, and those of who is a reader today."""
+    readers = Subscriber.objects.exclude(subscriptions__state="ended", restricted_at=None).values("uuid")
+    sign_ups = SignUp.objects.values("uuid")
+    acts = ConsentPayload.objects.exclude(record__type__in=retention.OF_SIGN_UPS)
+    young = acts.filter(record__at__gte=retention.evidence_limit(now))
+    of_readers = acts.filter(record__subject__in=readers).exclude(record__type="erased")
+    waiting = ConsentPayload.objects.filter(record__subject__in=sign_ups)
+    return sorted({payload.pk for some in (young, of_readers, waiting) for payload in some})
+
+
+@settings(few, max_examples=15)
+@given(life=lives)
+def test_r37_no_run_of_the_purge_is_ever_reported(life):
+    with _Undone():
+        make_newsletter(slug="der-tag", name="Der Tag")
+
+        for now in live([("confirm", 1), *life, ("leave", 1000), ("leave", 1200)], "leserin@example.com"):
+            assert list(missing.find(now)) == []
+        assert ledger.verify() == []
+
+
+@settings(few, max_examples=15)
+@given(life=lives, data=st.data())
+def test_r13_any_proof_that_is_removed_before_its_time_is_reported(life, data):
+    with _Undone():
+        make_newsletter(slug="der-tag", name="Der Tag")
+        *_before, now = live([("confirm", 1), *life], "leserin@example.com")
+        if not (keys := _answered_for(now)):
+            return
+        gone = data.draw(st.sets(st.sampled_from(keys), min_size=1, max_size=10))
+
+        ledger.forget(ConsentPayload.objects.filter(pk__in=gone))
+
+        assert {f"What record {pk} said was deleted before its time." for pk in gone} <= set(missing.find(now))
