@@ -235,6 +235,71 @@ class PostmarkStandIn(ApiStandIn):
         return 200, answer | {"SubmittedAt": "2026-01-01T00:00:00Z"}
 
 
+class ResendStandIn(ApiStandIn):
+    """Resend's API for single messages. It knows a key again, and refuses another mail under it (409)."""
+
+    backend = "anymail.backends.resend.EmailBackend"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.keys: dict[str, bytes] = {}
+
+    def anymail(self) -> dict[str, Any]:
+        return {"RESEND_API_KEY": API_KEY, "RESEND_API_URL": self.url}
+
+    def _is_authorised(self, request: Request) -> bool:
+        return request.headers.get("Authorization") == f"Bearer {API_KEY}"
+
+    def _key(self, request: Request) -> str:
+        return request.headers.get("Idempotency-Key", "")
+
+    def _take(self, request: Request) -> tuple[int, Any]:
+        key = self._key(request)
+        if key in self.keys:
+            is_same = self.keys[key] == request.body
+            return (200, {"id": key}) if is_same else (409, {"name": "invalid_idempotent_request"})
+        self.keys[key] = request.body
+        self.delivered.append(self._copy(json.loads(request.body)))
+        return 200, {"id": key}
+
+    def _copy(self, message: dict[str, Any]) -> Delivered:
+        return Delivered(
+            to=bare_addresses(message["to"][0])[0],
+            subject=message["subject"],
+            text=message.get("text", ""),
+            html=message.get("html", ""),
+            headers=CaseInsensitiveDict(message.get("headers", {})),
+        )
+
+
+class BrevoStandIn(ResendStandIn):
+    """Brevo's, which reads the key among the mail's own headers."""
+
+    backend = "anymail.backends.brevo.EmailBackend"
+
+    def anymail(self) -> dict[str, Any]:
+        return {"BREVO_API_KEY": API_KEY, "BREVO_API_URL": self.url}
+
+    def _is_authorised(self, request: Request) -> bool:
+        return request.headers.get("api-key") == API_KEY
+
+    def _key(self, request: Request) -> str:
+        return CaseInsensitiveDict(json.loads(request.body)["headers"]).get("idempotencyKey", "")
+
+    def _take(self, request: Request) -> tuple[int, Any]:
+        status, answer = super()._take(request)
+        return status, {"messageId": answer["id"]} if status == 200 else answer
+
+    def _copy(self, message: dict[str, Any]) -> Delivered:
+        return Delivered(
+            to=message["to"][0]["email"],
+            subject=message["subject"],
+            text=message.get("textContent", ""),
+            html=message.get("htmlContent", ""),
+            headers=CaseInsensitiveDict(message.get("headers", {})),
+        )
+
+
 def bare_addresses(value: str) -> list[str]:
     """Return the addresses of a recipient field without their display names."""
     return re.findall(r"[^\s<>,\"]+@[^\s<>,\"]+", value)
