@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from time import monotonic
-from uuid import UUID
 
 import requests
 from django.conf import settings
@@ -28,9 +27,9 @@ from digests.webhooks import esps, sns
 from digests.webhooks.esps import Report
 from newsroom.mail.addresses import InvalidAddress, canonicalise
 from newsroom.mail.models import OutboxMail
-from subscriptions import consent
+from subscriptions import consent, rectifying
 from subscriptions.consent import Origin
-from subscriptions.models import PrivacyRequest, SignUp, Subscriber, Suppression
+from subscriptions.models import AddressChange, PrivacyRequest, SignUp, Subscriber, Suppression
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +47,11 @@ BOUNCES = (Kind.SOFT_BOUNCE, Kind.BLOCKED, Kind.SUPPRESSED, Kind.HARD_BOUNCE)
 # Days on which one of these came count; what was refused for our own sake does not.
 COUNTED = (Kind.SOFT_BOUNCE, Kind.SUPPRESSED, Kind.HARD_BOUNCE)
 _GRAVITY = {kind: rank for rank, kind in enumerate((Kind.OTHER, *(k for k in Kind if k != Kind.OTHER)))}
+
+ENDS_AN_ADDRESS = {
+    Kind.COMPLAINT: Suppression.Reason.COMPLAINT,
+    Kind.HARD_BOUNCE: Suppression.Reason.HARD_BOUNCE,
+}
 
 BY_PROVIDER = Origin(source="webhook", actor="provider")
 BY_BOUNCE_MAIL = Origin(source="bounce_mail", actor="provider")
@@ -262,7 +266,12 @@ def _act_for_reader(
 ) -> None:
     report = reading.report
     assert report is not None
-    if report.kind == Kind.COMPLAINT:
+    left = rectifying.address_key_at(reader, delivery.created_at)
+    if left != reader.address_key and report.kind in ENDS_AN_ADDRESS:
+        # It is about the address he has left, unless somebody else reads newsletters there by now.
+        if not Subscriber.objects.filter(address_key=left).exists():
+            consent.suppress(left, ENDS_AN_ADDRESS[report.kind], origin=origin, now=now)
+    elif report.kind == Kind.COMPLAINT:
         consent.suppress(reader.address_key, Suppression.Reason.COMPLAINT, origin=origin, now=now)
     elif report.kind == Kind.UNSUBSCRIBE:
         _end_one(reader, delivery, said_at=report.at or reading.event.received_at, origin=origin, now=now)
@@ -333,19 +342,17 @@ def _act_for_service_mail(mail: OutboxMail, report: Report, *, origin: Origin, n
     """A confirmation that somebody calls spam, or that nobody is there for, is the last mail to that address."""
     if report.kind in BOUNCES:
         OutboxMail.objects.filter(pk=mail.pk, state=OutboxMail.State.SENT).update(reason=str(report.kind))
-    reasons = {
-        Kind.COMPLAINT: Suppression.Reason.COMPLAINT,
-        Kind.HARD_BOUNCE: Suppression.Reason.HARD_BOUNCE,
-    }
-    address_key = _address_behind(mail.reference)
-    if address_key and report.kind in reasons:
-        consent.suppress(address_key, reasons[report.kind], origin=origin, now=now)
+    address_key = _address_behind(mail)
+    if address_key and report.kind in ENDS_AN_ADDRESS:
+        consent.suppress(address_key, ENDS_AN_ADDRESS[report.kind], origin=origin, now=now)
 
 
-def _address_behind(reference: UUID) -> str:
+def _address_behind(mail: OutboxMail) -> str:
     """Return the key of the address that a service mail went to; empty for those to staff."""
+    if change := AddressChange.objects.filter(uuid=mail.reference).first():
+        return change.new_address_key if mail.kind == rectifying.ASKED else change.old_address_key
     for model in (SignUp, PrivacyRequest):
-        key = model.objects.filter(uuid=reference).values_list("address_key", flat=True).first()
+        key = model.objects.filter(uuid=mail.reference).values_list("address_key", flat=True).first()
         if key:
             return str(key)
     return ""

@@ -1,4 +1,5 @@
 import hashlib
+import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -9,9 +10,10 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from digests import delivery, release
+from digests import delivery, events, release
 from digests.models import Delivery
 from newsroom.mail.addresses import canonicalise
+from newsroom.mail.models import OutboxMail
 from newsroom.tasks import purge_all
 from subscriptions import audit, consent, erasures, evidence, ledger, links, persons, rectifying, replaying, suppression
 from subscriptions.consent import Origin
@@ -25,6 +27,7 @@ from subscriptions.models import (
     Subscription,
     Suppression,
 )
+from tests.esp_reports import Postmark
 from tests.makers import make_digest, make_newsletter, make_subscriber, make_subscription
 from tests.subscriptions.reading import (
     a_reader,
@@ -684,6 +687,35 @@ def test_nothing_about_a_restricted_readers_change_is_purged(settings):
     purge_all(timezone.now() + settings.ADDRESS_CHANGE_RETENTION + timedelta(days=1))
 
     assert AddressChange.objects.exists()
+
+
+@pytest.mark.parametrize(("said", "reason"), [("complaint", "complaint"), ("hard", "hard_bounce")])
+def test_what_is_reported_late_of_a_mail_to_the_old_address_does_not_end_what_comes_to_the_new_one(said, reason):
+    newsletter = make_newsletter()
+    subscribe(OLD, newsletter)
+    assert give_issue(newsletter) == [OLD]
+    move()
+
+    report = Postmark().report(getattr(Postmark, said), row=Delivery.objects.get().uuid, to=OLD, at=timezone.now())
+    events.store("postmark", {"a report": json.dumps(report)}, now=timezone.now())
+    events.process(timezone.now())
+
+    assert suppression.find(OLD).reason == reason and not suppression.is_suppressed(NEW)
+    assert Subscription.objects.mailable().exists()
+
+
+def test_who_reports_the_question_as_spam_is_not_asked_again():
+    subscribe(OLD, make_newsletter())
+    link = asked()
+
+    row = OutboxMail.objects.get(kind=rectifying.ASKED).uuid
+    report = Postmark().report(Postmark.complaint, row=row, to=NEW, at=timezone.now())
+    events.store("postmark", {"a report": json.dumps(report)}, now=timezone.now())
+    events.process(timezone.now())
+
+    assert suppression.find(NEW).reason == Suppression.Reason.COMPLAINT
+    assert a_reader().post(link).status_code == 403
+    assert Subscriber.objects.get().address == OLD and Subscription.objects.mailable().exists()
 
 
 def test_a_bounce_is_put_to_the_address_the_mail_went_to():
