@@ -18,7 +18,19 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from digests import calendar, compilation, desk, editing, entries, held_page, outcomes, providers, release, views
+from digests import (
+    calendar,
+    compilation,
+    desk,
+    editing,
+    entries,
+    held_page,
+    outcomes,
+    progress,
+    providers,
+    release,
+    views,
+)
 from digests.forms import ReasonForm, ScheduleForm
 from digests.models import ALL_WEEKDAYS, Digest, DigestEntry, DigestSchedule, Provider
 from newsroom.articles.models import Article
@@ -266,7 +278,8 @@ class DigestAdmin(admin.ModelAdmin):
         context = {
             "counts": counts,
             "done": done,
-            "percent": 100 * done // counts["expected"] if counts["expected"] else 0,
+            # Said aloud at each tenth only.
+            "tens": 10 * (10 * done // counts["expected"]) if counts["expected"] else 0,
             "acts": desk.acts_for(digest, counts, now=now),
             "is_out": digest.audience_frozen_at is not None,
             "is_moving": digest.state in MOVING,
@@ -294,10 +307,20 @@ class DigestAdmin(admin.ModelAdmin):
 
 @admin.register(Provider)
 class ProviderAdmin(admin.ModelAdmin):
-    """The gate in front of the mail provider: for looking at, and for opening again."""
+    """The gate in front of the mail provider: what it takes is set here, and a closed one is opened again."""
 
-    list_display = ["name", "gate", "reason", "failures", "resume_at", "changed_at"]
+    list_display = ["name", "gate", "standing", "most_per_second", "most_per_day", "changed_at"]
+    readonly_fields = ["name", "gate", "standing", "failures", "resume_at", "rate", "throttled_at", "count_of_day"]
+    fieldsets = [
+        (None, {"fields": ["name", "gate", "standing", "failures", "resume_at"]}),
+        (gettext_lazy("What it takes"), {"fields": ["most_per_second", "most_per_day", "is_warming_up"]}),
+        (gettext_lazy("What it took"), {"fields": ["rate", "throttled_at", "count_of_day"]}),
+    ]
     actions = ["let_mail_pass"]
+
+    @admin.display(description=gettext_lazy("why"))
+    def standing(self, provider: Provider) -> str:
+        return providers.why_held(provider, now=timezone.now()) or "–"
 
     @admin.action(description=gettext_lazy("Let mail pass again"), permissions=["send"])
     def let_mail_pass(self, request: HttpRequest, chosen: QuerySet[Provider]) -> None:
@@ -312,7 +335,7 @@ class ProviderAdmin(admin.ModelAdmin):
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Provider | None = None) -> bool:
-        return False
+        return self.has_send_permission(request)
 
     def has_delete_permission(self, request: HttpRequest, obj: Provider | None = None) -> bool:
         return False

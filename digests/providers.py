@@ -130,19 +130,20 @@ def reserve(provider: Provider, count: int, *, now: datetime) -> timedelta:
     with transaction.atomic():
         fresh = Provider.objects.select_for_update(no_key=True).get(pk=provider.pk)
         spent, most = _count_of_day(fresh, now=now), most_of_day(fresh, now=now)
+        start, rate = max(fresh.next_slot_at or now, now), rate_of(fresh)
+        until = start if start - now > LONGEST_WAIT else now
         if most is not None and spent and spent + count > most:
             # What is left is less than a group: it counts as spent, so that workers do not come for it in vain.
-            Provider.objects.filter(pk=fresh.pk).update(count_of_day=most)
-            raise NoRoom(_next_day(now))
-        start, rate = max(fresh.next_slot_at or now, now), rate_of(fresh)
-        if start - now > LONGEST_WAIT:
-            raise NoRoom(start)
-        Provider.objects.filter(pk=fresh.pk).update(
-            next_slot_at=start + timedelta(seconds=count / rate) if rate else None,
-            counted_on=_day(now),
-            count_of_day=spent + count,
-            first_sent_on=fresh.first_sent_on or _day(now),
-        )
+            until, spent, count = _next_day(now), most, 0
+        if until <= now or not count:
+            Provider.objects.filter(pk=fresh.pk).update(
+                next_slot_at=start + timedelta(seconds=count / rate) if rate else None,
+                counted_on=_day(now),
+                count_of_day=spent + count,
+                first_sent_on=fresh.first_sent_on or _day(now),
+            )
+    if until > now:
+        raise NoRoom(until)
     return start - now
 
 

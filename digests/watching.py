@@ -57,7 +57,7 @@ def _gate(now: datetime) -> Iterator[Alarm]:
         yield Alarm(
             key=f"gate-{provider.pk}", text=provider.reason, url=url, mail_after=PATIENCE if is_passing else AT_ONCE
         )
-    elif providers.is_spent(provider, now=now) and DeliveryBatch.objects.due(now).exists():
+    elif providers.is_spent(provider, now=now) and DeliveryBatch.objects.open().exists():
         text = providers.why_held(provider, now=now)
         yield Alarm(key=f"day-{provider.pk}", text=text, url=url, mail_after=AT_ONCE, is_grave=False)
 
