@@ -3,8 +3,10 @@
 import shutil
 import sqlite3
 import subprocess
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg
 from django.db import connection
@@ -34,13 +36,29 @@ def restore(backup: Path) -> None:
     _run("pg_restore", "--clean", "--if-exists", "--exit-on-error", f"--dbname={database_url()}", str(backup))
 
 
-def dump_as_text() -> str:
-    """Return all that a dump of the database says; SQLite's is its file, free pages included."""
+def dump_lines() -> list[str]:
+    """Return all that a dump of the database says, with an INSERT for each row."""
     if connection.vendor == "sqlite":
-        with connection.cursor() as cursor:
-            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return Path(connection.settings_dict["NAME"]).read_bytes().decode("latin-1")
-    return _run("pg_dump", "--inserts", database_url())
+        with closing(sqlite3.connect(connection.settings_dict["NAME"])) as database:
+            return "\n".join(database.iterdump()).splitlines()
+    return _run("pg_dump", "--inserts", database_url()).splitlines()
+
+
+@contextmanager
+def connected_to(url: str) -> Iterator[None]:
+    """Let the test's own connection lead to another PostgreSQL for as long as the block lasts."""
+    parts, former = urlsplit(url), dict(connection.settings_dict)
+    connection.close()
+    connection.settings_dict.update(
+        NAME=parts.path.lstrip("/"),
+        USER=parts.username,
+        PASSWORD=parts.password,
+        HOST=parts.hostname,
+        PORT=parts.port,
+    )
+    yield
+    connection.close()
+    connection.settings_dict.update(former)
 
 
 def copy_database(name: str) -> str:
