@@ -12,12 +12,13 @@ INSTALL = @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/
 	"$(PYTHON)" newsroom/management/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgresql test-browser screenshots lint messages lock clean install-demo install-dev
+.PHONY: help demo test test-sqlite test-postgresql test-browser torture screenshots lint messages lock clean install-demo install-dev
 
 help:
 	@echo "make demo          run the whole site on this machine, with a local mailbox (ARGS=--port=8080)"
 	@echo "make test          run the tests on SQLite and on PostgreSQL"
 	@echo "make test-browser  walk the readers' and the staff's paths in Chromium"
+	@echo "make torture       run the long fault tests, about half an hour (FRACTION=0.05 for a small form)"
 	@echo "make screenshots   take the pictures in docs/screenshots anew"
 	@echo "make lint          check style, types, imports, migrations, templates and translations"
 	@echo "make messages      bring the translation catalogues up to date"
@@ -37,6 +38,9 @@ test-postgresql: install-dev
 
 test-browser: install-dev
 	$(PY) -m pytest tests/browser $(ARGS)
+
+torture: install-dev
+	@$(PY) -m tests.torture $(FRACTION) $(ARGS)
 
 screenshots: install-dev
 	$(PY) -m tests.browser.screenshots

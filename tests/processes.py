@@ -30,6 +30,7 @@ class Processes:
     def __init__(self, *, guard: Guard, folder: Path, broker_url: str) -> None:
         self.folder = folder
         self.root = ROOT  # where the code stands; a deploy changes it
+        self.prefix: list[str] = []  # what a process is started by, such as `ip netns exec`
         self.env = os.environ | {
             "VAR_DIR": str(folder / "var"),
             "DATABASE_URL": database_url(),
@@ -45,7 +46,7 @@ class Processes:
         """Start a Python module or script in the project's folder; what it prints goes to the log of this name."""
         with (self.folder / f"{name}.log").open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, *command],
+                [*self.prefix, sys.executable, *command],
                 cwd=self.root,
                 env=self.env,
                 stdin=subprocess.DEVNULL,

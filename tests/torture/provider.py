@@ -37,7 +37,8 @@ class Faults:
     and "fault_after" (500 before or after taking the mail; with SMTP 421, or a session cut), "deny" (401 or 535).
     `poison` are addresses whose call is refused. `hold` stops the first session that comes to its "greeting", before
     its "recipient" or before the "answer", once `hold_after` mails were taken, until `hold` changes. `cut` ends the
-    k-th session at its k-th mail, "before" or "after" the dot.
+    k-th session at its k-th mail: "before" it is begun, "within" it (its sender may already have said the dot), or
+    "after" the dot.
     """
 
     mode: str = ""
@@ -261,11 +262,13 @@ class SmtpProvider(Carrier):
     ) -> bool:
         """Take a mail, or do what is wrong with it; False ends the session."""
         fault, cut = self.fault(), self.faults.cut if cuts else ""
-        _say(writer, "354 go ahead")
-        await writer.drain()
-        if cut == "before":
+        if cut != "before":
+            _say(writer, "354 go ahead")
+            await writer.drain()
+        if cut == "within":
             await reader.readline()
-            self.note("cut", stage="before", to=to)
+        if cut in {"before", "within"}:
+            self.note("cut", stage=cut, to=to)
             writer.transport.abort()
             return False
         message = message_from_bytes(await reader.readuntil(b"\r\n.\r\n"), policy=policy.default)

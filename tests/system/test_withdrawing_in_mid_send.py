@@ -1,0 +1,75 @@
+"""Who leaves or erases while a digest is being sent is not mailed any more once the answer is there."""
+
+import threading
+import time
+from random import Random
+
+import pytest
+from django.db import connection
+from django.utils import timezone
+
+from digests import audit
+from subscriptions import links
+from subscriptions.models import Subscription
+from tests.makers import make_newsletter
+from tests.torture import reader
+from tests.torture.harness import account_of, is_done, make_readers, start_digest
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+NEIGHBOURS = (
+    15  # acts come while readers so near in the order are being mailed: the moment that is hardest to get right
+)
+
+
+def test_r25_r33_after_the_answer_to_who_left_or_erased_no_mail_is_handed_over(
+    site, carrier, sized, seed, figure, settings
+):
+    dice, each, provider = Random(seed), sized(10, 200), carrier("postmark")
+    site.env |= provider.environment()
+    newsletter = make_newsletter()
+    addresses = make_readers(newsletter, sized(400, 5000))
+    url = site.web()
+    worker, _beat = site.worker(concurrency=1 if connection.vendor == "sqlite" else 2), site.beat()
+    chosen = dice.sample(range(NEIGHBOURS, len(addresses)), 2 * each)
+    erasing = chosen[each:]
+    tokens = reader.open_rights_page(site, url, provider, [addresses[place] for place in erasing])
+    uuids = dict(Subscription.objects.values_list("subscriber__address", "uuid"))
+    provider.do_wrong(delay=0.01)
+    answered: dict[str, float] = {}
+
+    def act(place):
+        """Wait until a neighbour is mailed, then leave or erase."""
+        address, neighbour = addresses[place], addresses[place - dice.randrange(1, NEIGHBOURS)]
+        while neighbour not in mailed:
+            time.sleep(0.002)
+        if address in tokens:
+            answered[address] = reader.erase(url, tokens[address])
+        else:
+            answered[address] = reader.leave(url, links.unsubscribe_token(uuids[address]))
+
+    mailed: set[str] = set()
+    acts = [threading.Thread(target=act, args=(place,)) for place in chosen]
+    for thread in acts:
+        thread.start()
+    digest = start_digest(newsletter)
+    while any(thread.is_alive() for thread in acts):
+        mailed.update(provider.mailed)
+        time.sleep(0.002)
+        if is_done(digest):
+            mailed.update(addresses)
+    site.wait_until(lambda: is_done(digest), timeout=120)
+    site.stop(worker)
+
+    copies = {entry["to"]: entry for entry in provider.digests}
+    begun_after = [copies[who]["begun_at"] - at for who, at in answered.items() if who in copies]
+    late = [gap for gap in begun_after if gap > 0]
+    spared = sum(1 for who in answered if who not in copies)
+    account = account_of(digest, addresses, provider)
+    figure(
+        f"{each} unsubscribed and {each} erased in mid-send: {spared} not mailed, {len(answered) - spared} had been;"
+        f" {len(late)} mails begun after the answer, {max(late, default=0) * 1000:.0f} ms at most; {account}"
+    )
+    assert len(answered) == 2 * each
+    assert account.twice == 0 and late == [] and set(account.lost) <= answered.keys()
+    assert not list(audit.broken_invariants(timezone.now()))

@@ -1,0 +1,66 @@
+"""Run the fault tests at full size on both databases, and end with a table of what they measured.
+
+    python -m tests.torture [FRACTION] [arguments for pytest]
+
+A FRACTION such as 0.05 makes everything smaller. Leases, sweeps and time-outs are shortened (`quickness.py`), so that
+minutes do what hours do in production.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+from tests.torture.quickness import QUICK
+
+ROOT = Path(__file__).parent.parent.parent
+WIDTH = 118
+
+
+def main(arguments: list[str]) -> int:
+    fraction = arguments.pop(0) if arguments and arguments[0].replace(".", "", 1).isdigit() else "1"
+    shortened = ", ".join(f"{name}={value}" for name, value in QUICK.items())
+    print(f"Shortened for this run: {shortened}; pauses after faults are cut to nothing unless they are the point.\n")
+    begun_at = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="newsroom-torture-") as folder:
+        results = [
+            (database, result)
+            for database, option in (("PostgreSQL", ["--pg"]), ("SQLite", []))
+            for result in _run(Path(folder) / database, [f"--torture={fraction}", *option, *arguments])
+        ]
+    return _report(results, minutes=(time.monotonic() - begun_at) / 60)
+
+
+def _run(results: Path, options: list[str]) -> list[dict[str, Any]]:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "tests/system", *options]
+    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TORTURE_RESULTS": str(results)}, check=False)
+    found = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
+    if done.returncode not in {0, 1, 5}:  # neither passed nor failed tests, nor none to run
+        found.append({"test": "pytest itself", "outcome": "failed", "seconds": 0, "figures": [], "reason": ""})
+    return found
+
+
+def _report(results: list[tuple[str, dict[str, Any]]], *, minutes: float) -> int:
+    print("\n" + "=" * WIDTH)
+    for database, result in results:
+        name = result["test"].removeprefix("test_").replace("_", " ")
+        print(f"{result['outcome'].upper():7} {database:10} {result['seconds']:5.0f} s  {name}"[:WIDTH])
+        for words in [*result["figures"], *filter(None, [result["reason"]])]:
+            print(textwrap.fill(words, WIDTH, initial_indent=" " * 10, subsequent_indent=" " * 12))
+    print("=" * WIDTH)
+    outcomes = [result["outcome"] for _database, result in results]
+    if skipped := outcomes.count("skipped"):
+        print(f"{skipped} skipped, for the reason given above")
+    print(f"{minutes:.0f} minutes")
+    failed = outcomes.count("failed")
+    print(f"{outcomes.count('passed')} passed, {failed} failed")
+    return 1 if failed or not outcomes else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(sys.argv[1:]))
