@@ -54,6 +54,39 @@ def test_r31_the_negative_answer_goes_to_the_mailbox_and_nowhere_else(post):
     assert answer.recipients == [STRANGER] and not re.search(rf"{RIGHTS}[\w-]{{20,}}/", answer.text)
 
 
+def test_r32_a_change_of_address_is_confirmed_at_the_new_one_and_told_to_the_old_one_once(post):
+    newsletter, new = make_newsletter(), "neu@leser.example"
+    post.subscribe(ADDRESS, newsletter)
+    reader, token = post.rights_page(ADDRESS)
+    before = len(post.to(ADDRESS))
+
+    reader.post("/meine-daten/adresse/", {"token": token, "new_address": new})
+
+    [asked] = post.to(new)
+    link = link_in(asked, "/meine-daten/adresse/")
+    a_reader().get(link)
+    assert [issue.recipients for issue in post.issue(newsletter)] == [[ADDRESS]]  # in use until it is confirmed
+    assert a_reader().post(link).status_code == a_reader().post(link).status_code == 303
+    [_issue, told] = post.to(ADDRESS)[before:]
+    assert new not in told.text + told.html and not re.search(rf"{RIGHTS}[\w-]", told.text + told.html)
+    assert [issue.recipients for issue in post.issue(newsletter, date="2026-01-01")] == [[new]]
+
+
+def test_r32_r30_the_page_tells_nothing_of_the_new_address(post):
+    newsletter = make_newsletter()
+    pages = []
+    for number, new in enumerate(["bekannt@leser.example", STRANGER]):
+        post.subscribe(f"leser{number}@leser.example", newsletter)
+        if new != STRANGER:
+            post.subscribe(new, newsletter)
+        reader, token = post.rights_page(f"leser{number}@leser.example")
+        answer = reader.post("/meine-daten/adresse/", {"token": token, "new_address": new})
+        said = re.search(r'<p class="notice[^>]*>(.*?)</p>', answer.content.decode()).group(0)
+        pages.append((answer.status_code, said, answer.content.decode().count(new)))
+
+    assert pages[0] == pages[1]
+
+
 def test_r33_erasure_leaves_evidence_and_a_hash_and_says_so(post):
     newsletter = make_newsletter()
     post.subscribe(ADDRESS, newsletter)

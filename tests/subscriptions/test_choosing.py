@@ -5,7 +5,7 @@ from django.utils import timezone
 
 from subscriptions import consent, ledger, links, suppression, wording
 from subscriptions.consent import Origin
-from subscriptions.models import ConsentRecord, Newsletter, Subscriber, Subscription, Suppression
+from subscriptions.models import ConsentRecord, Newsletter, Subscriber, Subscription, Suppression, lapse_limit
 from tests.makers import make_newsletter, make_subscriber, make_subscription
 from tests.subscriptions.reading import a_reader
 
@@ -99,3 +99,60 @@ def test_garbage_changes_nothing(act):
 
     assert answer.status_code == 200
     assert Subscription.objects.active().exists()
+
+
+def test_a_lapsed_consent_is_shown_as_one_and_given_anew_by_a_button():
+    subscription = make_subscription(active_since=lapse_limit(timezone.now()))
+    page = a_reader().get(path_of(subscription)).content.decode()
+
+    assert "Ruht" in page and 'value="pause"' not in page and 'value="leave"' in page
+    shown = re.findall(r'name="shown" value="(\w+)"', page)[0]
+    act = {"act": "add", "newsletter": subscription.newsletter.slug, "shown": shown}
+    page = a_reader().post(path_of(subscription), act).content.decode()
+
+    assert "notice-good" in page and "Ruht" not in page
+    assert Subscription.objects.mailable().get() == subscription
+    [record] = ledger.evidence(subscription.subscriber.address_key)
+    assert record["act"] == "added" and record["newsletters"][0]["wording"] and record["declaration"]["wording"]
+
+
+def test_a_lapsed_consent_to_a_closed_newsletter_can_only_be_left():
+    newsletter = make_newsletter(state=Newsletter.State.CLOSED)
+    subscription = make_subscription(newsletter, active_since=lapse_limit(timezone.now()))
+
+    page = a_reader().get(path_of(subscription)).content.decode()
+
+    assert 'value="leave"' in page and 'value="add"' not in page
+
+
+def test_some_newsletters_are_left_at_once_and_none_is_ticked_beforehand():
+    reader = make_subscriber()
+    first, second, third = (make_subscription(subscriber=reader) for _number in range(3))
+    page = a_reader().get(path_of(first)).content.decode()
+
+    assert page.count('name="ticked"') == 3 and "checked" not in page
+    ticked = [first.newsletter.slug, third.newsletter.slug]
+    a_reader().post(path_of(first), {"act": "leave_some", "ticked": ticked})
+
+    assert list(Subscription.objects.active()) == [second]
+    [record] = ledger.evidence(reader.address_key)
+    assert {newsletter["slug"] for newsletter in record["newsletters"]} == set(ticked)
+
+
+def test_who_ticks_nothing_is_told_so():
+    reader = make_subscriber()
+    subscriptions = [make_subscription(subscriber=reader) for _number in range(3)]
+
+    page = a_reader().post(path_of(subscriptions[0]), {"act": "leave_some"}).content.decode()
+
+    assert "notice-bad" in page and Subscription.objects.active().count() == 3
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_with_few_newsletters_there_is_nothing_to_tick(count):
+    reader = make_subscriber()
+    subscriptions = [make_subscription(subscriber=reader) for _number in range(count)]
+
+    page = a_reader().get(path_of(subscriptions[0])).content.decode()
+
+    assert 'name="ticked"' not in page and page.count('value="leave_all"') == count - 1
