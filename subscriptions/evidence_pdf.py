@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from functools import cache
 from io import BytesIO
+from pathlib import Path
 from xml.sax.saxutils import escape
 
 from reportlab.lib.colors import HexColor
@@ -17,7 +18,9 @@ from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Table, Ta
 from subscriptions import evidence
 from subscriptions.evidence import Block, Evidence
 
-FONTS = {"Evidence": "Vera.ttf", "Evidence-Bold": "VeraBd.ttf"}
+# Latin, Greek and Cyrillic: readers' names for newsletters, and pages, are not German alone.
+FONTS = {"Evidence": "DejaVuSans.ttf", "Evidence-Bold": "DejaVuSans-Bold.ttf"}
+FONT_FOLDER = Path(__file__).parent / "fonts"
 MARGIN = 20 * mm
 STYLES = {
     "title": ParagraphStyle("title", fontName="Evidence-Bold", fontSize=15, leading=20, spaceAfter=8),
@@ -55,7 +58,7 @@ def as_pdf(document: Evidence) -> bytes:
 @cache
 def _load_fonts() -> None:
     for name, file in FONTS.items():
-        pdfmetrics.registerFont(TTFont(name, file))
+        pdfmetrics.registerFont(TTFont(name, FONT_FOLDER / file))
 
 
 def _flow(blocks: Iterable[Block]) -> Iterator[Flowable]:

@@ -3,10 +3,12 @@
 import hashlib
 import json
 from datetime import timedelta
+from io import BytesIO
 
 import pytest
 from django.core.management import call_command
 from django.utils import timezone
+from pypdf import PdfReader
 
 from newsroom.tasks import purge_all
 from subscriptions import evidence, evidence_pdf, ledger, suppression, wording
@@ -61,11 +63,21 @@ def test_r11_the_printed_document_is_a4_with_its_fonts_and_whole_at_any_length(a
     assert b"/FontFile2" in answer.content
 
 
+def test_r11_the_printed_document_shows_names_in_the_letters_of_all_europe(admin_client):
+    names = "Ęžő şŁ ð ẞ – Ελλάδα, Болгария, Україна, Việt"
+    subscribe(ADDRESS, make_newsletter(name=names))
+
+    printed = admin_client.post(ASK, {"address": ADDRESS, "way": "pdf"}).content
+
+    text = " ".join(page.extract_text() for page in PdfReader(BytesIO(printed)).pages)
+    assert names in " ".join(text.split()) and "[U+" not in text
+
+
 def test_a_letter_the_font_lacks_is_printed_as_its_number():
     evidence_pdf._load_fonts()
 
     assert evidence_pdf._marked_up("„Straße“ <5 €>") == "„Straße“ &lt;5 €&gt;"
-    assert evidence_pdf._marked_up("ę") == "[U+0119]"
+    assert evidence_pdf._marked_up("日") == "[U+65E5]"
 
 
 @pytest.mark.parametrize("way", ["page", "json", "pdf"])
