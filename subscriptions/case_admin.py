@@ -35,7 +35,7 @@ class DeadlineFilter(admin.SimpleListFilter):
 
 class RightsCaseAdmin(FindsByAddress, ReadOnly):
     change_list_template = "admin/subscriptions/rightscase/change_list.html"
-    list_display = ["__str__", "kind", "way", "masked", "received_on", "due", "state"]
+    list_display = ["__str__", "kind", "way", "masked", "received", "due", "state"]
     list_filter = [DeadlineFilter, "state", "kind", "way"]
     date_hierarchy = "received_on"
 
@@ -47,6 +47,10 @@ class RightsCaseAdmin(FindsByAddress, ReadOnly):
 
     def has_module_permission(self, request: HttpRequest) -> bool:
         return super().has_module_permission(request) or case_pages.may_look(request)
+
+    @admin.display(description=_("received"), ordering="received_on")
+    def received(self, case: RightsCase) -> str:
+        return date_format(case.received_on, "SHORT_DATE_FORMAT")
 
     @admin.display(description=_("due"), ordering="due_on")
     def due(self, case: RightsCase) -> str:

@@ -1,11 +1,14 @@
 """What staff fill in about readers' cases. One page for a letter or a call, so that it is done within a minute."""
 
+from collections.abc import Iterable
 from datetime import date
 from typing import Any
 from uuid import uuid4
 
 from django import forms
+from django.db.models import TextChoices
 from django.utils import timezone
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from newsroom.mail.addresses import Address, InvalidAddress, canonicalise
@@ -16,7 +19,11 @@ Kind, Way = RightsCase.Kind, RightsCase.Way
 
 GDPR_APPLIES_SINCE = date(2018, 5, 25)
 # Staff enter what came in; what readers do on the page is recorded by itself.
-WAYS = [(way.value, way.label) for way in Way if way != Way.PAGE]
+WAYS = [way for way in Way if way != Way.PAGE]
+
+
+def _offered(choices: Iterable[TextChoices]) -> list[tuple[str, str]]:
+    return [(choice.value, capfirst(str(choice.label))) for choice in choices]
 
 
 class AddressField(forms.CharField):
@@ -40,7 +47,7 @@ class LetterForm(forms.Form):
         label=_("E-mail address of the reader"),
         help_text=_("It need not be known to us: an objection counts all the same."),
     )
-    kind = forms.ChoiceField(label=_("What is asked"), choices=Kind.choices, widget=forms.RadioSelect)
+    kind = forms.ChoiceField(label=_("What is asked"), choices=lambda: _offered(Kind), widget=forms.RadioSelect)
     newsletters = forms.ModelMultipleChoiceField(
         label=_("Which newsletters"),
         queryset=Newsletter.objects.all(),
@@ -53,7 +60,7 @@ class LetterForm(forms.Form):
         required=False,
         help_text=_("Only for a change of address. The new one is asked by mail to confirm it."),
     )
-    way = forms.ChoiceField(label=_("How it came in"), choices=WAYS, widget=forms.RadioSelect)
+    way = forms.ChoiceField(label=_("How it came in"), choices=lambda: _offered(WAYS), widget=forms.RadioSelect)
     received_on = forms.DateField(
         label=_("Received on"),
         widget=forms.DateInput(format="%Y-%m-%d", attrs={"type": "date"}),

@@ -10,6 +10,8 @@ from django.utils.translation import gettext_lazy as _
 
 from newsroom.mail.addresses import InvalidAddress, canonicalise, mask
 
+NOT_STAFF = {"reader": _("the reader"), "system": _("the system, by itself")}
+
 
 def actor(request: HttpRequest) -> str:
     """Return how a record names the account: by its number, which says nothing to anybody else."""
@@ -17,7 +19,9 @@ def actor(request: HttpRequest) -> str:
 
 
 def account_name(actor: str) -> str:
-    """Return the name of the account that acted, where it still exists."""
+    """Return the name of the account that acted, where it still exists, or who else it was."""
+    if actor in NOT_STAFF:
+        return str(NOT_STAFF[actor])
     kind, _colon, number = actor.partition(":")
     account = User.objects.filter(pk=number).first() if kind == "staff" and number.isdigit() else None
     return account.get_username() if account else actor

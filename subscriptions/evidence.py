@@ -14,7 +14,7 @@ from django.conf import settings
 from django.utils import timezone
 from django.utils.translation import override
 
-from subscriptions import ledger, suppression
+from subscriptions import ledger, suppression, telling
 from subscriptions.models import ConsentPayload, ConsentSeal, EvidenceView
 
 SCHEMA = "newsroom-evidence/1"
@@ -214,12 +214,18 @@ def _act_rows(entry: Entry) -> Iterator[tuple[str, str]]:
         yield "IP-Adresse", f"{entry.body['ip']}" if entry.body["ip"] else "nicht gespeichert"
     for name, value in entry.body.items():
         if name not in SHOWN_APART and value:
-            yield FACTS.get(name, name), value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            yield FACTS.get(name, name), _fact(name, value)
     yield "Eintrag", f"Nr. {entry.facts['number']}, {entry.facts['record']}"
     yield "Gehört zu", entry.facts["subject"]
     yield "Prüfsumme", entry.facts["commitment"]
     yield "Zufallszahl", entry.salt
     yield "Siegel", f"Nr. {entry.seal.number}" if entry.seal else "noch nicht besiegelt"
+
+
+def _fact(name: str, value: Any) -> str:
+    if name == "source" and value in telling.WAYS:
+        return f"{telling.way(value)} ({value})"
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _words(body: dict[str, Any]) -> Iterator[Block]:

@@ -185,6 +185,32 @@ def test_all_of_the_staff_can_work_on_a_digest(desk: Page) -> None:
     assert_accessible(desk, part="#content")
 
 
+def test_all_of_the_staff_can_enter_a_letter_and_answer_it(desk: Page) -> None:
+    desk.goto("/admin/")
+    assert_accessible(desk, part=".start-acts")
+    desk.locator(".start-acts a").click()
+    assert_accessible(desk, part="#content")
+    desk.locator("#id_address").fill("schreibt@lesen.example")
+    desk.locator("input[name=kind][value=withdraw]").check()
+    desk.locator("input[name=way][value=letter]").check()
+    desk.locator("button[value=do]").click()
+    expect(desk.locator("#id_newsletters_error")).to_be_visible()
+    assert_accessible(desk, part="#content")
+
+    desk.locator("input[name=kind][value=erase]").check()
+    desk.locator("button[value=do]").click()
+    expect(desk.locator("button[name=sure]")).to_be_visible()
+    assert_accessible(desk, part="#content")
+    desk.go_back()
+    desk.locator("input[name=kind][value=access]").check()
+    desk.locator("button[value=note]").click()
+    expect(desk.locator(".case-due")).to_be_visible()
+    assert_accessible(desk, part="#content")
+    desk.locator("a[href$='/extend/do/']").click()
+    expect(desk.locator("textarea[name=reason]")).to_be_visible()
+    assert_accessible(desk, part="#content")
+
+
 def press_tab_to(page: Page, selector: str) -> None:
     """Press Tab once: it must lead there and be seen to have done so."""
     page.keyboard.press("Tab")
