@@ -69,12 +69,17 @@ ACTORS: dict[str, Text] = {
     "provider": gettext_lazy("our mail provider"),
 }
 CHANGES: dict[str, Text] = {
-    "paused": gettext_lazy("paused"),
-    "resumed": gettext_lazy("resumed"),
+    "paused": gettext_lazy("newsletter paused"),
+    "resumed": gettext_lazy("pause ended"),
     "restricted": gettext_lazy("processing restricted"),
     "restriction lifted": gettext_lazy("restriction lifted"),
     "address change requested": gettext_lazy("another address asked for"),
     "objected": gettext_lazy("objection to the processing"),
+}
+STANDINGS: dict[str, Text] = {
+    Subscription.State.ACTIVE: gettext_lazy("ordered"),
+    Subscription.State.PAUSED: gettext_lazy("resting until a day you chose"),
+    Subscription.State.ENDED: gettext_lazy("unsubscribed"),
 }
 LANGUAGES: dict[str, Text] = {"de": gettext_lazy("German"), "en": gettext_lazy("English")}
 KINDS: dict[str, Text] = {
@@ -116,7 +121,7 @@ def wordings(body: Row) -> tuple[Quote, ...]:
         if "wording" in each
     ]
     if declaration := body.get("declaration"):
-        quotes.append(Quote(_("What you agreed to by the button:"), declaration["wording"]))
+        quotes.append(Quote(_("The declaration beside the button:"), declaration["wording"]))
     return tuple(quotes)
 
 
@@ -150,6 +155,10 @@ def _kind(code: str) -> str:
     return capfirst(str(KINDS.get(code, _("service mail"))))
 
 
+def _standing(state: str) -> str:
+    return capfirst(str(STANDINGS.get(state, state)))
+
+
 def _change(change: str) -> str:
     return capfirst(str(CHANGES.get(change, change)))
 
@@ -171,7 +180,7 @@ READER: Labels = {
     "restricted_since": (gettext_lazy("Processing restricted since"), moment),
 }
 SUBSCRIPTION: Labels = {
-    "state": (gettext_lazy("State"), choice(Subscription.State)),
+    "state": (gettext_lazy("State"), _standing),
     "active_since": (gettext_lazy("Ordered"), moment),
     "has_lapsed": (gettext_lazy("At rest"), _lapsed),
     "paused_until": (gettext_lazy("Paused until"), day),
@@ -222,7 +231,7 @@ EVIDENCE = Words(
     tell=_tell_evidence,
 )
 EVIDENCE_VIEWS = Words(
-    title=gettext_lazy("Who looked at this proof"),
+    title=gettext_lazy("When this proof was looked at"),
     why=gettext_lazy(
         "So that nobody here looks at it without a trace. The names of our staff are theirs, and not shown."
     ),

@@ -140,7 +140,7 @@ def _of_sign_up(cause: UUID) -> Reason | None:
         if confirmed
         else (
             _(
-                "Was it not you? Then do nothing. Without the button behind the link in the mail nothing is ordered, no"
+                "Then do nothing. Without the button behind the link in the mail nothing is ordered, no"
                 " further mail comes, and the entry is deleted after %(period)s."
             )
             % {"period": after_period(settings.SIGN_UP_RETENTION)},
@@ -169,9 +169,7 @@ def _of_rights_request(cause: UUID) -> Reason | None:
             " goes to the mailbox only, because whoever reads it is the one the data are about."
         ),
         facts=((_("Requested"), _moment(request.requested_at)), (_("On the page"), "/meine-daten/")),
-        if_not_you=(
-            _("Was it not you? Then do nothing: without your mailbox nobody sees anything, and nothing changes."),
-        ),
+        if_not_you=(_("Then do nothing: without your mailbox nobody sees anything, and nothing changes."),),
     )
 
 
@@ -188,7 +186,7 @@ def _of_address_change(cause: UUID) -> Reason | None:
         facts=((_("Requested"), _moment(change.requested_at)), (_("Confirmed at the new address"), done)),
         if_not_you=(
             _(
-                "Was it not you? If you were asked to confirm, do nothing: without the button nothing changes. If you"
+                "If you were asked to confirm, do nothing: without the button nothing changes. If you"
                 " were told that it is done, please write to us; our address is in every mail and in the imprint."
             ),
         ),
@@ -205,7 +203,7 @@ def _of_case(cause: UUID) -> Reason | None:
             (_("Received"), date_format(case.received_on, "DATE_FORMAT")),
             (_("Way"), capfirst(str(case.get_way_display()))),
         ),
-        if_not_you=(_("Was it not you? Then please write to us; our address is in every mail and in the imprint."),),
+        if_not_you=(_("Then please write to us; our address is in every mail and in the imprint."),),
     )
 
 

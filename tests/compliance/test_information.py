@@ -8,7 +8,7 @@ from django.utils import timezone
 
 from newsroom.mail import checks
 from newsroom.templatetags.periods import period
-from tests.compliance.post import CONFIRM, RIGHTS, WHY
+from tests.compliance.post import CONFIRM, RIGHTS, WHY, link_in
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader, send_form, stamp
 
@@ -47,6 +47,22 @@ def test_r16_the_privacy_notice_tells_the_periods_that_are_enforced(client, sett
         assert str(period(value)) in page
     for item in ("Verantwortlich", settings.PUBLISHER["name"], settings.DPO["email"], "Art. 77", "Art. 6 Abs. 1"):
         assert item in page
+
+
+def test_r16_the_privacy_notice_tells_of_the_file_and_of_why_a_mail_came(client):
+    page = words(client.get("/datenschutz/").content.decode())
+
+    for item in ("Warum bekomme ich diese Mail?", "ZIP-Datei", "Art. 15 und 20", "nennt sie keine Adresse"):
+        assert item in page
+
+
+def test_every_mail_says_why_it_came_and_the_page_names_nobody(post):
+    for mail in one_mail_of_each_kind(post):
+        link = link_in(mail, WHY)
+        assert f'{link}"' in mail.html.replace("&quot;", '"')
+        page = a_reader().get(link)
+        assert page.status_code == 200 and "Was geschehen ist" in words(page.content.decode())
+        assert mail.recipients[0] not in page.content.decode()
 
 
 def test_r17_the_promise_at_the_form_leads_to_what_backs_it(client):

@@ -1,15 +1,17 @@
+import json
 import re
 from datetime import timedelta
 
+import jsonschema_rs
 import pytest
 from django.core.management import call_command
 from django.utils import timezone
 
 from subscriptions import suppression
-from subscriptions.models import PrivacyRequest, RightsCase, Subscriber
+from subscriptions.models import PrivacyRequest, RightsCase, Subscriber, Subscription
 from tests.compliance.post import RIGHTS, enter_letter, link_in
 from tests.makers import make_newsletter
-from tests.subscriptions.reading import a_reader, send_form, stamp
+from tests.subscriptions.reading import a_reader, exported, send_form, stamp
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "leserin@leser.example"
@@ -85,6 +87,39 @@ def test_r32_r30_the_page_tells_nothing_of_the_new_address(post):
         pages.append((answer.status_code, said, answer.content.decode().count(new)))
 
     assert pages[0] == pages[1]
+
+
+def test_r31_the_reader_takes_along_all_that_is_held_as_one_file_by_its_schema(post):
+    newsletter = make_newsletter()
+    post.subscribe("Leserin@leser.example", newsletter)
+    agreed = Subscription.objects.get().consent_text.wording
+    post.issue(newsletter)
+    reader, token = post.rights_page(ADDRESS)
+
+    answer = reader.post("/meine-daten/export/", {"token": token})
+
+    assert answer["Cache-Control"] == "no-store" and answer["Content-Disposition"].startswith("attachment;")
+    document = exported(answer)
+    jsonschema_rs.validate(json.loads(exported(answer, "daten.schema.json")), document)
+    held = document["data"]
+    assert held["readers"][0]["subscriptions"][0]["newsletter"] == newsletter.name
+    assert [act["act"] for act in held["consent_records"]] == ["requested", "mail_sent", "confirmed"]
+    assert held["consent_records"][0]["newsletters"][0]["wording"] == agreed
+    assert [issue["outcome"] for issue in held["deliveries"]] == ["accepted"]
+    assert held["suppressions"] == [] and held["provider_events"] == [] and held["privacy_requests"]
+    assert {"purposes", "recipients", "source", "rights", "complaints_to"} <= document["about"].keys()
+    assert agreed in exported(answer, "lesen.html")
+
+
+def test_r31_the_opened_page_tells_in_words_what_is_held_and_why(post):
+    post.subscribe(ADDRESS, make_newsletter())
+    agreed = Subscription.objects.get().consent_text.wording
+    a_reader().post(RIGHTS, {"email": ADDRESS, "stamp": stamp(fingerprint="rights")})
+
+    page = a_reader().post(link_in(post.to(ADDRESS)[-1], RIGHTS)).content.decode()
+
+    for told in ("Nachweis Ihrer Einwilligung", "Rechtsgrundlage", "Wie lange", "Art. 6 Abs. 1 Buchst. a", agreed):
+        assert told in page
 
 
 def test_r33_erasure_leaves_evidence_and_a_hash_and_says_so(post):

@@ -11,6 +11,7 @@ import pytest
 from django.conf import settings as project
 from django.test import Client
 from django.utils import timezone
+from django.utils.text import capfirst
 
 from digests import delivery
 from digests.models import Delivery, DeliveryBatch, Digest
@@ -130,7 +131,7 @@ def test_every_place_is_told_in_words(whole_life):
     for holding in persons.holdings():
         if holding.export(ADDRESS):
             for said in (holding.words.title, holding.words.why, holding.words.legal_basis, holding.words.until()):
-                assert str(said) in page
+                assert capfirst(str(said)) in page
     assert Subscription.objects.get().declaration.wording in page
 
 
@@ -162,7 +163,7 @@ def test_the_page_behind_the_link_tells_the_same():
     page = words(open_rights_page(ADDRESS)[1].content.decode())
 
     for held in exporting.held(ADDRESS):
-        assert str(held.words.title) in page and str(held.words.why) in page and held.words.until() in page
+        assert str(held.words.title) in page and str(held.words.why) in page and capfirst(held.words.until()) in page
     assert agreed in page and "Link verschickt" in page
 
 
