@@ -69,8 +69,15 @@ def walk(page: Page, demo: Demo, *, device: str) -> Iterator[str]:
     mail = mailbox.wait_for(address, is_digest("der-tag"), patience=DIGEST_PATIENCE)
     page.goto(mail.link(steps.PREFERENCES))
     yield "preferences"
+    page.goto(mail.link(steps.WHY))
+    yield "why"
     page.goto(f"{mail.page}html/")
     yield "digest"
+    page.goto(steps.ask_for_data(page, mailbox, address).link(steps.RIGHTS))
+    steps.send(page)
+    page.locator("details.held summary").nth(1).click()
+    page.locator("details.held").first.scroll_into_view_if_needed()
+    yield "my-data"
     log_in(page, user=demo.user, password=demo.password)
     open_a_digest(page)
     yield "admin-digest"

@@ -16,6 +16,7 @@ CONFIRMATION = "/newsletter/bestaetigen/"
 UNSUBSCRIBE = "/newsletter/abmelden/"
 PREFERENCES = "/newsletter/einstellungen/"
 RIGHTS = "/meine-daten/"
+WHY = "/newsletter/warum/"
 
 
 def fill_in(page: Page, address: str, *newsletters: str) -> None:

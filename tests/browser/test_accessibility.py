@@ -2,6 +2,7 @@
 
 import http.client
 import re
+from zipfile import ZipFile
 
 import pytest
 from playwright.sync_api import Page, expect
@@ -29,6 +30,8 @@ REQUESTS_PER_NETWORK = 30
         f"/newsletter/bestaetigen/{FORGED}/",
         f"/newsletter/abmelden/{FORGED}/",
         f"/newsletter/einstellungen/{FORGED}/",
+        "/newsletter/warum/",
+        f"/newsletter/warum/{FORGED}/",
         f"/meine-daten/{FORGED}/",
     ],
 )
@@ -107,11 +110,45 @@ def test_everyone_can_use_the_data_pages(page: Page, mailbox: Mailbox) -> None:
     assert_accessible(page)
     steps.send(page)
     assert_accessible(page)
+    for place in page.locator("details.held summary").all():
+        place.focus()
+        page.keyboard.press("Enter")
+    expect(page.locator("details.held[open] blockquote").first).to_be_visible()
+    assert_accessible(page)
     page.locator("form[action$='/loeschen/'] button").click()
     expect(page.locator("button[name=sure]")).to_be_visible()
     assert_accessible(page)
     page.locator("button[name=sure]").click()
     expect(page.locator("[role=status]")).to_be_visible()
+    assert_accessible(page)
+
+
+def test_everyone_can_read_the_export(page: Page, mailbox: Mailbox) -> None:
+    address = "edda.export@lesen.example"
+    steps.sign_up(page, address, "wochenschau")
+    steps.confirm(page, mailbox, address)
+    page.goto(steps.ask_for_data(page, mailbox, address).link(steps.RIGHTS))
+    steps.send(page)
+    with page.expect_download() as download:
+        page.locator("form[action$='/export/'] button").click()
+    assert re.fullmatch(r"meine-daten-[\d-]{10}\.zip", download.value.suggested_filename)
+    with ZipFile(download.value.path()) as archive:
+        text = archive.read("lesen.html").decode()
+
+    page.goto("about:blank")  # the file is opened alone, under no policy but its own
+    page.set_content(text)
+    expect(page.locator("h1")).to_be_visible()
+    assert address in page.content()
+    assert_accessible(page)
+
+
+def test_everyone_can_read_why_a_mail_came(page: Page, mailbox: Mailbox, digest_mail: Mail) -> None:
+    page.goto(digest_mail.link(steps.WHY))
+    expect(page.locator("figure.wording").first).to_be_visible()
+    assert digest_mail.to not in page.content()
+    assert_accessible(page)
+    steps.sign_up(page, "wolf.warum@lesen.example", "der-tag")
+    page.goto(mailbox.wait_for("wolf.warum@lesen.example").link(steps.WHY))
     assert_accessible(page)
 
 
@@ -201,7 +238,8 @@ def test_all_of_the_staff_can_enter_a_letter_and_answer_it(desk: Page) -> None:
     desk.locator("button[value=do]").click()
     expect(desk.locator("button[name=sure]")).to_be_visible()
     assert_accessible(desk, part="#content")
-    desk.go_back()
+    desk.locator("button[name=edit]").click()
+    expect(desk.locator("#id_address")).to_have_value("schreibt@lesen.example")
     desk.locator("input[name=kind][value=access]").check()
     desk.locator("button[value=note]").click()
     expect(desk.locator(".case-due")).to_be_visible()
