@@ -1,8 +1,8 @@
 """Mails that come back: delivery reports (RFC 3464) and complaints (RFC 5965), as they reach the return address.
 
-Anybody can write to that address. What counts is the signed token in it (`newsroom.mail.verp`), which only the mail that
-came back can have brought along. Whatever else arrives, an answering machine's mail among it, changes nothing and is
-never answered (E-16).
+Anybody can write to that address. What counts is the signed token in it (`newsroom.mail.verp`), which only the mail
+that came back can have brought along. Whatever else arrives, an answering machine's mail among it, changes nothing and
+is never answered (E-16).
 """
 
 import re

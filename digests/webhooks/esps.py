@@ -100,8 +100,11 @@ class _NotConfigured(Refused):
 def reports_in(slug: str, body: bytes) -> dict[str, str]:
     """Return the reports of an authenticated request, each as JSON by its key, without those that watch readers."""
     esp = ESPS[slug]
-    raws = [raw for raw in esp.divide(body) if not _WATCHING.search(str(_safely(esp.what, raw)))]
-    return {key_of(slug, esp.identify(raw)): json.dumps(raw, separators=(",", ":")) for raw in raws}
+    raws = [(raw, _safely(esp.what, raw)) for raw in esp.divide(body)]
+    if raws and not any(what for _raw, what in raws):
+        raise Malformed("nothing of this provider's")
+    wanted = [raw for raw, what in raws if not _WATCHING.search(str(what))]
+    return {key_of(slug, esp.identify(raw)): json.dumps(raw, separators=(",", ":")) for raw in wanted}
 
 
 def key_of(source: str, what: Any) -> str:
@@ -176,7 +179,10 @@ def _of_mandrill(body: bytes) -> list[Raw]:
 
 
 def _of_sparkpost(body: bytes) -> list[Raw]:
-    return [each for each in _one_or_more(body) if each.get("msys")]  # an empty one is a sign of life
+    found = _one_or_more(body)
+    if not all(isinstance(each.get("msys"), dict) for each in found):
+        raise Malformed("nothing of SparkPost's")
+    return [each for each in found if each["msys"]]  # an empty one is a sign of life
 
 
 def _of_unisender(body: bytes) -> list[Raw]:
@@ -250,8 +256,8 @@ ESPS: dict[str, Esp] = {
         view=AmazonSESTrackingWebhookView,
         proofs=(("AMAZON_SES_SNS_TOPICS", sns.verify),),
         divide=_of_sns,
-        what=lambda raw: raw["event"].get("eventType") or raw["event"]["notificationType"],
-        identify=lambda raw: raw.get("event") or raw["confirm"],
+        what=lambda raw: raw["event"].get("eventType") or raw["event"]["notificationType"] if "event" in raw else "SNS",
+        identify=lambda raw: raw["event"] if "event" in raw else raw["confirm"],
         read=_read_ses,
     ),
     "brevo": Esp(
