@@ -144,7 +144,7 @@ def enter(request: HttpRequest) -> HttpResponse:
     """Enter a letter or a call. By POST: an address in a URL ends in a log."""
     _check_handles(request)
     form = LetterForm(request.POST or None, initial=_picked(request))
-    if not form.is_valid():
+    if not form.is_valid() or "edit" in request.POST:
         return _page(request, "enter.html", title=_("Enter a letter or a call"), form=form)
     does = request.POST.get("act") != "note"
     if does and form.cleaned_data["kind"] == Kind.ERASE and request.POST.get("sure") != "yes":

@@ -164,6 +164,8 @@ def test_erasure_asks_back_and_says_what_stays(admin_client):
     assert page.status_code == 200 and 'name="sure"' in page.content.decode()
     assert all(sentence in page.content.decode() for sentence in privacy.what_stays())
     assert Subscriber.objects.exists() and not RightsCase.objects.exists()
+    back = enter(admin_client, "erase", note="Ordner 3", edit="yes")
+    assert f'value="{ADDRESS}"' in back.content.decode() and "Ordner 3" in back.content.decode()
 
 
 def test_erasure_takes_everything_and_leaves_a_case_that_names_nobody(admin_client, admin_user):
