@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 
 from django.utils.functional import Promise
 from django.utils.translation import gettext_lazy as _
@@ -26,12 +27,23 @@ class Act:
     call: Callable[..., object]
     asks_reason: bool = False
     tells_readers: bool = False
-    needs_uncertain: bool = False
+    concerns: str = ""  # only offered where readers stand so, and told how many these are
+    needs_time: bool = False
     is_usual: bool = False
     is_grave: bool = False
 
-    def is_offered(self, digest: Digest, counts: dict[str, int]) -> bool:
-        return digest.state in self.states and (not self.needs_uncertain or counts.get("uncertain", 0) > 0)
+    def is_offered(self, digest: Digest, counts: dict[str, int], *, now: datetime) -> bool:
+        return (
+            digest.state in self.states
+            and (not self.concerns or self.count(digest, counts) > 0)
+            and (not self.needs_time or now < digest.not_after)
+        )
+
+    def count(self, digest: Digest, counts: dict[str, int]) -> int:
+        """Return how many readers it concerns."""
+        if self.concerns == "failed":  # those left by decision may have got it
+            return outcomes.retriable(digest) if counts.get("failed") else 0
+        return counts.get(self.concerns, 0)
 
 
 ACTS = (
@@ -89,7 +101,21 @@ ACTS = (
         states=(State.SENDING,),
         call=outcomes.resend_uncertain,
         asks_reason=True,
-        needs_uncertain=True,
+        concerns="uncertain",
+        needs_time=True,
+    ),
+    Act(
+        name="wait-for-uncertain",
+        label=_("Wait for the provider's word"),
+        question=_(
+            "Nothing is sent and nothing is closed. The provider may still tell what became of them; your colleagues"
+            " see that you wait."
+        ),
+        done=_("It is noted that you wait."),
+        states=(State.SENDING,),
+        call=outcomes.wait_for_uncertain,
+        asks_reason=True,
+        concerns="uncertain",
     ),
     Act(
         name="give-up-uncertain",
@@ -99,7 +125,32 @@ ACTS = (
         states=(State.SENDING,),
         call=outcomes.give_up_uncertain,
         asks_reason=True,
-        needs_uncertain=True,
+        concerns="uncertain",
+    ),
+    Act(
+        name="retry-failed",
+        label=_("Try the failed ones again"),
+        question=_("These readers surely got nothing. They are mailed now, with as many attempts as at first."),
+        done=_("The failed ones are mailed again."),
+        states=(State.SENDING, State.PAUSED, State.FINISHED),
+        call=outcomes.retry_failed,
+        asks_reason=True,
+        concerns="failed",
+        needs_time=True,
+    ),
+    Act(
+        name="retry-refused",
+        label=_("Mail the refused ones again"),
+        question=_(
+            "The provider refused these readers' mails for good. Try again only if the fault was yours and is mended:"
+            " mail to addresses that do not exist spoils your name with the mailboxes."
+        ),
+        done=_("The refused ones are mailed again."),
+        states=(State.SENDING, State.PAUSED, State.FINISHED),
+        call=outcomes.retry_refused,
+        asks_reason=True,
+        concerns="refused",
+        needs_time=True,
     ),
     Act(
         name="cancel",
@@ -116,8 +167,8 @@ ACTS = (
 )
 
 
-def acts_for(digest: Digest, counts: dict[str, int]) -> list[Act]:
-    return [act for act in ACTS if act.is_offered(digest, counts)]
+def acts_for(digest: Digest, counts: dict[str, int], *, now: datetime) -> list[Act]:
+    return [act for act in ACTS if act.is_offered(digest, counts, now=now)]
 
 
 def act_named(name: str) -> Act | None:

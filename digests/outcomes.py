@@ -95,7 +95,7 @@ def resend_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: st
 
 
 def wait_for_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: str) -> int:
-    """Write down that somebody looked at the uncertain deliveries and waits for the provider to tell; return how many."""
+    """Write down that somebody looked at the uncertain deliveries and waits for the provider's word; return how many."""
     count = digest.deliveries.uncertain().count()
     if count:
         with transaction.atomic():

@@ -729,6 +729,14 @@ class Migration(migrations.Migration):
                 name="batch_state_is_known",
             ),
         ),
+        migrations.AddIndex(
+            model_name="delivery",
+            index=models.Index(
+                condition=models.Q(("state", ""), _negated=True),
+                fields=["digest", "state"],
+                name="delivery_with_own_outcome",
+            ),
+        ),
         migrations.AddConstraint(
             model_name="delivery",
             constraint=models.UniqueConstraint(
