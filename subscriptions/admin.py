@@ -13,10 +13,12 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.translation import gettext_lazy as _
 
+from newsroom.mail.addresses import mask
 from subscriptions import case_pages, evidence_pages, suppression, versions, wording
 from subscriptions.case_admin import RightsCaseAdmin
 from subscriptions.desk import FindsByAddress, ReadOnly, account_name
 from subscriptions.models import (
+    AddressChange,
     ConsentRecord,
     ConsentSeal,
     ConsentText,
@@ -266,3 +268,26 @@ class PrivacyRequestAdmin(FindsByAddress, ReadOnly):
     list_filter = ["state"]
     fields = ["uuid", "masked", "state", "requested_at", "expires_at", "handed_over_at", "opened_at"]
     date_hierarchy = "requested_at"
+
+
+@admin.register(AddressChange)
+class AddressChangeAdmin(FindsByAddress, ReadOnly):
+    """Found by the old address as well as by the new one: whoever says “that was not me” knows the old one."""
+
+    list_display = ["uuid", "old", "new", "state", "requested_at", "confirmed_at"]
+    list_filter = ["state"]
+    fields = ["uuid", "subscriber", "old", "new", "state", "requested_at", "expires_at", "confirmed_at"]
+    search_fields = ["new_address_key"]
+    date_hierarchy = "requested_at"
+
+    def match(self, address_key: str) -> dict[str, Any]:
+        found = AddressChange.objects.filter(Q(old_address_key=address_key) | Q(new_address_key=address_key))
+        return {"pk__in": found.values("pk")}
+
+    @admin.display(description=_("old address"))
+    def old(self, change: AddressChange) -> str:
+        return mask(change.old_address)
+
+    @admin.display(description=_("new address"))
+    def new(self, change: AddressChange) -> str:
+        return mask(change.new_address)

@@ -230,9 +230,16 @@ def forget_sign_ups(sign_ups: Iterable[SignUp]) -> int:
 def _service_mails(address_key: str) -> list[OutboxMail]:
     causes: set[UUID] = set(SignUp.objects.filter(address_key=address_key).values_list("uuid", flat=True))
     causes |= set(PrivacyRequest.objects.filter(address_key=address_key).values_list("uuid", flat=True))
-    causes |= set(_address_changes(address_key).values_list("uuid", flat=True))
     causes |= set(RightsCase.objects.filter(address_key=address_key).values_list("uuid", flat=True))
-    return list(OutboxMail.objects.filter(reference__in=causes))
+    # Whether the question went out depends on the new address, so its own mailbox alone is told.
+    asked = AddressChange.objects.filter(new_address_key=address_key).values_list("uuid", flat=True)
+    told = AddressChange.objects.filter(old_address_key=address_key).values_list("uuid", flat=True)
+    mails = OutboxMail.objects.filter(
+        Q(reference__in=causes)
+        | Q(kind=rectifying.ASKED, reference__in=list(asked))
+        | Q(kind=rectifying.CHANGED, reference__in=list(told))
+    )
+    return list(mails.order_by("created_at", "pk"))
 
 
 def _export_service_mails(address_key: str) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ from django.utils.translation import gettext as _
 from newsroom import persons
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address, canonicalise
+from newsroom.mail.models import OutboxMail
 from subscriptions import consent, ledger, links, suppression
 from subscriptions.consent import Confirmation, Origin
 from subscriptions.models import AddressChange, ConsentPayload, Newsletter, Subscriber, Subscription, Suppression
@@ -165,10 +166,11 @@ def wait_for_changes(address_key: str) -> None:
 
 
 def forget(changes: Collection[AddressChange]) -> int:
-    """Delete changes; the mail about one that was never confirmed goes with it, for it proves nothing."""
+    """Delete changes and what is to be mailed about them; what one that was never confirmed said proves nothing."""
     unconfirmed = [change.uuid for change in changes if change.state != State.CONFIRMED]
     if unconfirmed:
         ledger.forget(ConsentPayload.objects.filter(record__subject__in=unconfirmed))
+    OutboxMail.objects.filter(reference__in=[change.uuid for change in changes]).delete()
     AddressChange.objects.filter(pk__in=[change.pk for change in changes]).delete()
     return len(changes)
 
