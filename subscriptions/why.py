@@ -123,29 +123,45 @@ def _of_sign_up(cause: UUID) -> Reason | None:
     is_erased = confirmed and not Subscriber.objects.filter(uuid=confirmed.record.subject).exists()
     if is_erased or not (confirmed or SignUp.objects.filter(uuid=cause).exists()):
         return None
-    body = request.body
+    # Only the mail that asks for a confirmation is on record; the other says that there is nothing to confirm.
+    if ConsentRecord.objects.filter(subject=cause, type=Act.MAIL_SENT).exists():
+        return _asked(request, confirmed)
+    return _known_already(request)
+
+
+def _asked(request: ConsentPayload, confirmed: ConsentPayload | None) -> Reason:
+    outcome = _moment(confirmed.record.at) if confirmed else _("no; so nothing has been ordered")
+    do_nothing = _(
+        "Then do nothing. Without the button behind the link in the mail nothing is ordered, no further mail comes, and"
+        " the entry is deleted after %(period)s."
+    ) % {"period": after_period(settings.SIGN_UP_RETENTION)}
     return Reason(
         lead=_(
             "Somebody entered the address this mail went to into our sign-up form. That is why we wrote to it once and"
             " asked whether the order stands."
         ),
-        facts=(
-            (_("Form sent"), _moment(request.record.at)),
-            *([(_("On the page"), telling.page(body["page"]))] if body["page"] else []),
-            (_("Newsletters"), telling.newsletters(body["newsletters"])),
-            (_("Confirmed"), _moment(confirmed.record.at) if confirmed else _("no; so nothing has been ordered")),
-        ),
-        quotes=telling.wordings(body),
-        if_not_you=()
-        if confirmed
-        else (
-            _(
-                "Then do nothing. Without the button behind the link in the mail nothing is ordered, no"
-                " further mail comes, and the entry is deleted after %(period)s."
-            )
-            % {"period": after_period(settings.SIGN_UP_RETENTION)},
-        ),
+        facts=(*_form(request), (_("Confirmed"), outcome)),
+        quotes=telling.wordings(request.body),
+        if_not_you=() if confirmed else (do_nothing,),
     )
+
+
+def _known_already(request: ConsentPayload) -> Reason:
+    return Reason(
+        lead=_(
+            "Somebody entered the address this mail went to into our sign-up form, for newsletters that were ordered"
+            " for it before. So there was nothing to confirm, and nothing has changed."
+        ),
+        facts=tuple(_form(request)),
+        if_not_you=(_("Then do nothing: nothing has changed, and there will be no further mail about it."),),
+    )
+
+
+def _form(request: ConsentPayload) -> Iterator[tuple[str, str]]:
+    yield _("Form sent"), _moment(request.record.at)
+    if request.body["page"]:
+        yield _("On the page"), telling.page(request.body["page"])
+    yield _("Newsletters"), telling.newsletters(request.body["newsletters"])
 
 
 def _request(sign_up: UUID) -> ConsentPayload | None:

@@ -127,6 +127,17 @@ def test_a_confirmed_sign_up_says_so_as_long_as_the_reader_is_one():
     assert "es ist also nichts bestellt" not in words_at(link)
 
 
+def test_who_has_the_newsletter_already_reads_that_nothing_was_to_be_confirmed():
+    newsletter = make_newsletter()
+    subscribe(ADDRESS, newsletter)
+    SignUp.objects.all().delete()
+    send_form(ADDRESS, newsletter)
+
+    said = words_at(link_in(last_mail(), WHY))
+
+    assert "nichts zu bestätigen" in said and "nichts bestellt" not in said and newsletter.name in said
+
+
 def test_after_an_erasure_every_link_answers_kindly_and_tells_nothing():
     newsletter = make_newsletter(name="Der Tag")
     subscribe(ADDRESS, newsletter)
