@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from django.db.models import Count, F, Q
+from django.db.models import Count, F, Min, Q
 
-from digests.models import DeliveryAttempt, DeliveryBatch, Digest
+from digests.models import OUTCOME, Delivery, DeliveryAttempt, DeliveryBatch, Digest
 from digests.outcomes import KINDS, counts
 
 LONGEST_LEASE = timedelta(minutes=10)
@@ -13,10 +13,23 @@ LONGEST_LEASE = timedelta(minutes=10)
 
 def broken_invariants(now: datetime) -> Iterator[str]:
     """Yield a sentence for each invariant that does not hold."""
-    yield from _sums()
+    yield from _twice()  # I1, I2
+    yield from _sums()  # I3
     yield from _finished_too_early()
-    yield from _calls_without_intent()
-    yield from _stuck(now)
+    yield from _calls_without_intent()  # I4, I8
+    yield from _mailed_after_leaving()  # I5
+    yield from _gone_back()  # I6
+    yield from _stuck(now)  # I7
+
+
+def _twice() -> Iterator[str]:
+    """Constraints refuse both; but a constraint can be lost in a restore or by hand."""
+    dates = Digest.objects.values("newsletter", "date").annotate(count=Count("id")).filter(count__gt=1).order_by()
+    for row in dates:
+        yield f"newsletter {row['newsletter']}: {row['count']} digests of {row['date']}"
+    copies = Delivery.objects.filter(subscriber__isnull=False).values("digest", "subscriber")
+    for row in copies.annotate(count=Count("id")).filter(count__gt=1).order_by():
+        yield f"digest {row['digest']}: {row['count']} deliveries of one reader"
 
 
 def _sums() -> Iterator[str]:
@@ -30,14 +43,39 @@ def _finished_too_early() -> Iterator[str]:
     open_batches = Count("batches", filter=Q(batches__state__in=DeliveryBatch.OPEN_STATES))
     for digest in Digest.objects.filter(state=Digest.State.FINISHED).annotate(open=open_batches).filter(open__gt=0):
         yield f"digest {digest.pk}: finished with {digest.open} batches open"
+    uncertain = Delivery.objects.uncertain().filter(digest__state=Digest.State.FINISHED)
+    for digest_id in uncertain.values_list("digest", flat=True).distinct().order_by("digest"):
+        yield f"digest {digest_id}: finished with uncertain deliveries"
 
 
 def _calls_without_intent() -> Iterator[str]:
     with_attempt = DeliveryAttempt.objects.values("batch")
-    for batch in DeliveryBatch.objects.filter(state="submitting").exclude(pk__in=with_attempt):
+    handed_over = DeliveryBatch.objects.filter(state__in=["submitting", "done"], size__gt=0)
+    for batch in handed_over.exclude(pk__in=with_attempt):
         yield f"batch {batch.pk}: handed over without a recorded attempt"
     for attempt in DeliveryAttempt.objects.filter(fence__gt=F("batch__fence")):
         yield f"batch {attempt.batch_id}: its fence fell below {attempt.fence}"
+
+
+def _mailed_after_leaving() -> Iterator[str]:
+    """Nobody is handed over whose subscription had ended before that began."""
+    accepted = Delivery.objects.annotate(outcome=OUTCOME).filter(outcome="accepted")
+    left = accepted.filter(
+        subscriber__subscriptions__newsletter=F("digest__newsletter"), subscriber__subscriptions__state="ended"
+    ).annotate(left_at=F("subscriber__subscriptions__ended_at"), begun_at=Min("batch__tries__started_at"))
+    # A second try tells of a mail that went out before, if it did.
+    too_late = left.filter(
+        Q(batch__is_second_try=False, left_at__lt=F("begun_at"))
+        | Q(batch__is_second_try=True, left_at__lt=F("created_at"))
+    )
+    for delivery in too_late:
+        yield f"delivery {delivery.pk}: handed over after its reader had unsubscribed"
+
+
+def _gone_back() -> Iterator[str]:
+    done = DeliveryAttempt.objects.filter(ended_at__isnull=False, acknowledged__gt=0)
+    for batch in DeliveryBatch.objects.open().filter(pk__in=done.values("batch")):
+        yield f"batch {batch.pk}: {batch.state} again, though readers of it were handed over"
 
 
 def _stuck(now: datetime) -> Iterator[str]:
