@@ -5,16 +5,20 @@ it knows the journal: where the two differ, no mail goes until `manage.py replay
 
 A line is written before the erasure commits. So the journal may know one too many (the reader had asked for it all the
 same), never one too few.
+
+What is older than the oldest backup anybody might restore is cut off at the front. Places count from the journal's very
+beginning all the same: its first line then says how much is gone, so no database has to learn of it.
 """
 
 import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import takewhile
 from pathlib import Path
 from time import sleep
 from typing import BinaryIO
@@ -30,6 +34,7 @@ from subscriptions.models import ConsentRecord, ErasureReplay, Subscriber
 
 ROW = 1
 LONGEST_LINE = 1_000
+CUT_MARK = b'{"cut": '
 # An erasure that commits at this moment has written its line, and the database will know it at once.
 COMMIT_PAUSE = 0.2
 
@@ -48,6 +53,66 @@ class Position:
     digest: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The open file. `cut` is the place up to which it was cut off, `cut_until` the newest erasure that went."""
+
+    file: BinaryIO
+    start: int = 0
+    cut: Position = Position()
+    cut_until: datetime | None = None
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> "Journal":
+        file.seek(0)
+        first = file.readline(LONGEST_LINE)
+        if not first.startswith(CUT_MARK):
+            return cls(file)
+        said = json.loads(first)["cut"]
+        until = datetime.fromisoformat(said["until"])
+        return cls(file, len(first), Position(said["length"], said["digest"]), until)
+
+    def end(self) -> Position:
+        return self.position_at(self._length())
+
+    def position_at(self, length: int) -> Position:
+        if length == self.cut.length:
+            return self.cut
+        kept = length - self.cut.length
+        self.file.seek(self.start + max(kept - LONGEST_LINE, 0))
+        last_line = self.file.read(min(kept, LONGEST_LINE)).removesuffix(b"\n").rpartition(b"\n")[2]
+        return Position(length, hashlib.sha256(last_line).hexdigest())
+
+    def holds(self, position: Position) -> bool:
+        return self.cut.length <= position.length <= self._length() and self.position_at(position.length) == position
+
+    def read(self, first: Position, last: Position) -> bytes:
+        self.file.seek(self.start + first.length - self.cut.length)
+        return self.file.read(last.length - first.length)
+
+    def _length(self) -> int:
+        return self.cut.length + self.file.seek(0, os.SEEK_END) - self.start
+
+
+class Lines:
+    """The journal's lines as the store of a rule of retention."""
+
+    def count(self) -> int:
+        return len(self._lines())
+
+    def count_due(self, now: datetime) -> int:
+        return len(_due(self._lines(), now))
+
+    def purge(self, now: datetime, *, limit: int, note: Callable[[int], None]) -> Iterator[None]:
+        if self.count_due(now):
+            note(cut_off(now))
+            yield
+
+    def _lines(self) -> list[bytes]:
+        with _open_journal() as journal:
+            return journal.read(journal.cut, journal.end()).splitlines(keepends=True) if journal else []
+
+
 @transaction.atomic
 def note(address_key: str, *, at: datetime) -> None:
     """Write an erasure down, as the last step of its transaction, and move the database's position with it.
@@ -55,10 +120,10 @@ def note(address_key: str, *, at: datetime) -> None:
     A database that did not know the whole journal before keeps its position, for it has to replay.
     """
     known = _known(lock=True)
-    with _locked_journal() as journal:
-        is_whole = known == _end_of(journal)
-        _append(journal, Erasure(suppression.address_hash(address_key), at))
-        end = _end_of(journal)
+    with _locked_journal() as file:
+        is_whole = known == Journal.of(file).end()
+        _append(file, Erasure(suppression.address_hash(address_key), at))
+        end = Journal.of(file).end()
     if is_whole:
         set_replayed(end, at=at)
 
@@ -72,14 +137,28 @@ def set_replayed(position: Position, *, at: datetime) -> None:
 def pending() -> tuple[list[Erasure], Position]:
     """Return the erasures this database does not know, and the place in the journal it will know with them."""
     known = _known()
-    try:
-        with open(settings.ERASURE_JOURNAL, "rb") as journal:
-            end = _end_of(journal)
-            start = known.length if _is_in(journal, known) else 0
-            journal.seek(start)
-            return list(_parse(journal.read(end.length - start))), end
-    except FileNotFoundError:
-        return [], Position()
+    with _open_journal() as journal:
+        if journal is None:
+            return [], Position()
+        end = journal.end()
+        start = known if journal.holds(known) else journal.cut
+        return list(_parse(journal.read(start, end))), end
+
+
+def cut_off(now: datetime) -> int:
+    """Take away the lines whose time is over, from the front, and return how many; places behind them stay the same."""
+    with _locked_journal() as file:
+        journal = Journal.of(file)
+        due = _due(journal.read(journal.cut, journal.end()).splitlines(keepends=True), now)
+        if not due:
+            return 0
+        cut = journal.position_at(journal.cut.length + sum(map(len, due)))
+        until = max([erasure.at for erasure in _parse(b"".join(due))], default=now)
+        if journal.cut_until:
+            until = max(until, journal.cut_until)
+        head = {"cut": {"length": cut.length, "digest": cut.digest, "until": until.isoformat()}}
+        _replace(json.dumps(head).encode() + b"\n" + journal.read(cut, journal.end()))
+        return len(due)
 
 
 def find_obstacle() -> str:
@@ -90,6 +169,11 @@ def find_obstacle() -> str:
     known, end = _known(), _end()
     if known == end:
         return ""
+    if _is_too_old():
+        return _(
+            "This database is older than the erasure journal reaches back, so it may hold readers who were erased."
+            " Restore a younger backup; if there is none, run “manage.py replay_erasures --journal-is-lost”."
+        )
     if end.length < known.length:
         return _(
             "The erasure journal is missing or shorter than before. Bring it back to where ERASURE_JOURNAL says; if it"
@@ -103,19 +187,27 @@ def _adopt() -> bool:
     if _known() != Position():
         return False
     erasures, end = pending()
+    moments = [erasure.at for erasure in erasures]
+    with _open_journal() as journal:
+        moments += [journal.cut_until] if journal and journal.cut_until else []
     firsts = [
         ConsentRecord.objects.aggregate(at=Min("at"))["at"],
         Subscriber.objects.aggregate(at=Min("created_at"))["at"],
     ]
-    if any(first is not None and erasure.at >= first for first in firsts for erasure in erasures):
+    if any(first is not None and moment >= first for first in firsts for moment in moments):
         return False
     set_replayed(end, at=timezone.now())
     return True
 
 
-def is_shortened() -> bool:
-    """Say whether the journal is missing or shorter than this database knew it."""
-    return _end().length < _known().length
+def is_incomplete() -> bool:
+    """Say whether the journal is missing, shorter than this database knew it, or begins after what it knows."""
+    return _end().length < _known().length or (_is_too_old() and not _adopt())
+
+
+def _is_too_old() -> bool:
+    with _open_journal() as journal:
+        return journal is not None and _known().length < journal.cut.length
 
 
 def _known(*, lock: bool = False) -> Position:
@@ -128,25 +220,27 @@ def _known(*, lock: bool = False) -> Position:
 
 
 def _end() -> Position:
+    with _open_journal() as journal:
+        return journal.end() if journal else Position()
+
+
+def _due(lines: Iterable[bytes], now: datetime) -> list[bytes]:
+    """Return the lines at the front whose time is over; those torn by a crash go along with them."""
+    limit = now - settings.ERASURE_JOURNAL_RETENTION
+    old = takewhile(lambda line: line.endswith(b"\n") and all(each.at <= limit for each in _parse(line)), lines)
+    return list(old)
+
+
+@contextmanager
+def _open_journal() -> Iterator[Journal | None]:
+    """Open the journal for reading; None if there is none."""
     try:
-        with open(settings.ERASURE_JOURNAL, "rb") as journal:
-            return _end_of(journal)
+        file = open(settings.ERASURE_JOURNAL, "rb")  # noqa: SIM115 - closed below, where there is one
     except FileNotFoundError:
-        return Position()
-
-
-def _end_of(journal: BinaryIO) -> Position:
-    return _position_at(journal, journal.seek(0, os.SEEK_END))
-
-
-def _position_at(journal: BinaryIO, length: int) -> Position:
-    journal.seek(max(length - LONGEST_LINE, 0))
-    last_line = journal.read(min(length, LONGEST_LINE)).removesuffix(b"\n").rpartition(b"\n")[2]
-    return Position(length, hashlib.sha256(last_line).hexdigest() if length else "")
-
-
-def _is_in(journal: BinaryIO, position: Position) -> bool:
-    return position.length <= journal.seek(0, os.SEEK_END) and _position_at(journal, position.length) == position
+        yield None
+        return
+    with file:
+        yield Journal.of(file)
 
 
 @contextmanager
@@ -154,11 +248,38 @@ def _locked_journal() -> Iterator[BinaryIO]:
     path = Path(settings.ERASURE_JOURNAL)
     is_new = not path.exists()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b", opener=lambda file, flags: os.open(file, flags, 0o600)) as journal:
-        fcntl.flock(journal, fcntl.LOCK_EX)
-        yield journal
+    while True:
+        with open(path, "a+b", opener=_private) as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            if not _is_at(path, file):  # cut off while we waited: this file is no journal any more
+                continue
+            yield file
+        break
     if is_new:
         _sync_folder(path.parent)
+
+
+def _is_at(path: Path, file: BinaryIO) -> bool:
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
+
+
+def _private(file: str, flags: int) -> int:
+    return os.open(file, flags, 0o600)
+
+
+def _replace(content: bytes) -> None:
+    """Put another file in the journal's place, whole or not at all."""
+    path = Path(settings.ERASURE_JOURNAL)
+    aside = path.with_name(path.name + ".new")
+    with open(aside, "wb", opener=_private) as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+    _sync_folder(path.parent)
 
 
 def _append(journal: BinaryIO, erasure: Erasure) -> None:

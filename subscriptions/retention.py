@@ -16,7 +16,7 @@ from newsroom.mail.models import OutboxMail
 from newsroom.retention import Rule
 from newsroom.retention.rows import Rows, delete
 from newsroom.templatetags.periods import period
-from subscriptions import ledger, rectifying, suppression
+from subscriptions import erasures, ledger, rectifying, suppression
 from subscriptions.models import (
     AddressChange,
     ConsentPayload,
@@ -38,8 +38,8 @@ OF_SIGN_UPS = (ConsentRecord.Type.REQUESTED, ConsentRecord.Type.MAIL_SENT)
 
 def register() -> None:
     retention.register(
-        SIGN_UPS, SERVICE_MAILS, READERS, EVIDENCE, LAPSED, SUPPRESSIONS, EVIDENCE_VIEWS, PRIVACY_REQUESTS, CASES,
-        ADDRESS_CHANGES, REQUEST_COUNTS,
+        SIGN_UPS, SERVICE_MAILS, READERS, EVIDENCE, LAPSED, SUPPRESSIONS, ERASURES, EVIDENCE_VIEWS, PRIVACY_REQUESTS,
+        CASES, ADDRESS_CHANGES, REQUEST_COUNTS,
     )  # fmt: skip
 
 
@@ -232,6 +232,14 @@ SUPPRESSIONS = Rule(
     since=_("the address was put on the list"),
     basis=_("GDPR Art. 6(1)(c) and (f), Art. 21(3)"),
     store=Rows(model=Suppression, due=due_suppressions),
+)
+ERASURES = Rule(
+    name="erasures",
+    what=_("Erasure in the journal outside the database, as a checksum"),
+    period=lambda: period(settings.ERASURE_JOURNAL_RETENTION),
+    since=_("the erasure"),
+    basis=_("GDPR Art. 6(1)(c) and (f), Art. 17"),
+    store=erasures.Lines(),
 )
 EVIDENCE_VIEWS = Rule(
     name="views_of_evidence",

@@ -17,7 +17,7 @@ from newsroom import retention
 from newsroom.mail.models import OutboxMail
 from newsroom.retention import purging
 from newsroom.retention.models import PurgeRun
-from subscriptions import ledger, suppression
+from subscriptions import erasures, ledger, suppression
 from subscriptions.ledger import Act
 from subscriptions.models import (
     AddressChange,
@@ -90,6 +90,11 @@ def a_bounce(at: datetime) -> datetime:
     return at + YEAR
 
 
+def a_line_of_the_journal(at: datetime) -> datetime:
+    erasures.note(ADDRESS, at=at)
+    return at + 70 * DAY
+
+
 def a_view_of_evidence(at: datetime) -> datetime:
     hashed = suppression.address_hash(ADDRESS)
     EvidenceView.objects.create(address_hash=hashed, actor="staff:1", way=EvidenceView.Way.PAGE, viewed_at=at)
@@ -156,6 +161,7 @@ CASES: list[tuple[str, Make]] = [
     ("readers", a_former_reader),
     ("evidence", a_proof),
     ("suppressions", a_bounce),
+    ("erasures", a_line_of_the_journal),
     ("views_of_evidence", a_view_of_evidence),
     ("privacy_requests", a_request_whose_link_was_used),
     ("privacy_requests", a_request_whose_link_was_not_used),
@@ -168,8 +174,8 @@ CASES: list[tuple[str, Make]] = [
     ("provider_events", a_report_of_nobodys_mail),
     ("purge_runs", a_run_of_the_purge),
 ]
-# About networks, batches, runs and what leads to nobody, not about a reader.
-NOBODYS = {"request_counts", "batches", "provider_events", "purge_runs"}
+# About networks, batches, runs and who is erased or unknown, not about a reader.
+NOBODYS = {"request_counts", "erasures", "batches", "provider_events", "purge_runs"}
 
 
 def _reader(at: datetime) -> Subscriber:

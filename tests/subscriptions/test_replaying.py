@@ -1,27 +1,29 @@
 """A restored backup brings nobody back: no mail goes until the erasure journal was replayed."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from io import StringIO
 from pathlib import Path
 
 import pytest
+import time_machine
 from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core import mail
 from django.core.management import CommandError, call_command
 from django.db import transaction
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from digests import delivery
 from digests.models import Digest
 from newsroom.mail import outbox
 from newsroom.mail.addresses import canonicalise
 from newsroom.mail.models import OutboxMail
-from subscriptions import audit, privacy, suppression
+from subscriptions import audit, erasures, privacy, suppression
 from subscriptions.consent import Origin
-from subscriptions.erasures import find_obstacle
+from subscriptions.erasures import Erasure, find_obstacle
 from subscriptions.models import ErasureReplay, SignUp, Subscriber, Suppression
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_newsletter, make_sending_digest, make_subscriber, make_subscription
@@ -57,6 +59,11 @@ def replay(*options: str) -> str:
     out = StringIO()
     call_command("replay_erasures", *options, stdout=out)
     return out.getvalue().strip()
+
+
+def english(say) -> str:
+    with translation.override("en"):
+        return say()
 
 
 def mails_sent() -> int:
@@ -201,6 +208,95 @@ def test_a_lost_journal_holds_the_mail_until_someone_says_so():
         replay()
     replay("--journal-is-lost")
     assert mails_sent() == 1
+
+
+def cut_off_after(*, days: int) -> int:
+    return erasures.cut_off(timezone.now() + timedelta(days=days))
+
+
+def test_r37_a_line_of_the_journal_goes_when_no_backup_can_need_it_and_the_database_need_not_know():
+    for address in (ADDRESS, "andere@example.com"):
+        subscribe(address, make_newsletter())
+        erase(address)
+    before = Path(settings.ERASURE_JOURNAL).read_text()
+
+    assert cut_off_after(days=69) == 0 and Path(settings.ERASURE_JOURNAL).read_text() == before
+    assert cut_off_after(days=71) == 2
+
+    journal = Path(settings.ERASURE_JOURNAL)
+    assert suppression.address_hash(ADDRESS) not in journal.read_text()
+    assert journal.stat().st_mode & 0o077 == 0 and not list(journal.parent.glob("*.new"))
+    assert find_obstacle() == "" and cut_off_after(days=71) == 0
+    send_form("dritte@example.com", make_newsletter())
+    assert mails_sent() == 1
+
+
+def test_a_backup_younger_than_the_cut_is_replayed_as_before():
+    subscribe("lange@example.com", make_newsletter())
+    with time_machine.travel(timezone.now() - timedelta(days=80)):
+        erase("lange@example.com")
+    subscribe(ADDRESS, make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+        assert cut_off_after(days=0) == 1
+    assert "replay_erasures" in find_obstacle()
+
+    assert replay() == "Erased again: 1"
+
+    assert not Subscriber.objects.exists() and find_obstacle() == ""
+    erase("dritte@example.com")
+    assert find_obstacle() == "" and len(Path(settings.ERASURE_JOURNAL).read_bytes().splitlines()) == 3
+
+
+def test_a_backup_older_than_the_cut_holds_the_mail_until_someone_says_so():
+    subscribe(ADDRESS, make_newsletter())
+    with later_restored():
+        erase(ADDRESS)
+        cut_off_after(days=71)
+    send_form("andere@example.com", make_newsletter())
+
+    assert "older than the erasure journal reaches back" in english(find_obstacle) and mails_sent() == 0
+    with pytest.raises(CommandError, match="begins after this backup"):
+        replay()
+    replay("--journal-is-lost")
+    assert mails_sent() == 1
+
+
+def test_a_new_database_beside_a_journal_that_was_cut_off_sends_at_once():
+    with later_restored():
+        make_subscription(subscriber=make_subscriber(ADDRESS))
+        with time_machine.travel(timezone.now() - timedelta(days=80)):
+            erase(ADDRESS)
+    assert cut_off_after(days=0) == 1
+    subscribe("neue.leserin@leser.example", make_newsletter())
+
+    assert find_obstacle() == ""
+
+
+def test_a_line_torn_at_the_front_goes_with_the_lines_after_it_and_one_at_the_end_stays():
+    line = json.dumps({"at": "2026-01-01T00:00:00+00:00", "hash": "0" * 64}).encode() + b"\n"
+    journal = Path(settings.ERASURE_JOURNAL)
+    journal.write_bytes(b'{"at": "2026-\n' + line + line[:20])
+
+    assert cut_off_after(days=0) == 2
+
+    assert journal.read_bytes().splitlines()[1:] == [line[:20]]
+
+
+def test_no_erasure_is_lost_that_is_written_while_the_journal_is_cut_off():
+    now = timezone.now()
+
+    def write(number: int) -> int:
+        with erasures._locked_journal() as file:
+            erasures._append(file, Erasure(f"{number:064}", now))
+        return erasures.cut_off(now + timedelta(days=71)) if number % 3 == 0 else 0
+
+    with ThreadPoolExecutor(8) as pool:
+        gone = sum(pool.map(write, range(200)))
+
+    left, end = erasures.pending()
+    assert gone > 60 and gone + len(left) == 200
+    assert end.length % 200 == 0  # places count what is gone
 
 
 def test_a_digest_is_not_handed_over_from_a_restored_database(settings):

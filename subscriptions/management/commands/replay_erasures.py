@@ -21,9 +21,9 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, journal_is_lost: bool = False, **options: Any) -> None:
-        if erasures.is_shortened() and not journal_is_lost:
+        if erasures.is_incomplete() and not journal_is_lost:
             raise CommandError(
-                "The erasure journal is missing or shorter than this database knew it. Bring it back first; if it is"
-                " lost for good, add --journal-is-lost."
+                "The erasure journal is missing or shorter than this database knew it, or begins after this backup was"
+                " made. Bring it back, or restore a younger backup; if that is lost for good, add --journal-is-lost."
             )
         self.stdout.write(f"Erased again: {replaying.replay(timezone.now())}")
