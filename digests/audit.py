@@ -59,7 +59,8 @@ def _calls_without_intent() -> Iterator[str]:
 
 def _mailed_after_leaving() -> Iterator[str]:
     """Nobody is handed over whose subscription had ended before that began."""
-    accepted = Delivery.objects.annotate(outcome=OUTCOME).filter(outcome="accepted")
+    handed_over = ("accepted", "bounced", "complained")
+    accepted = Delivery.objects.annotate(outcome=OUTCOME).filter(outcome__in=handed_over)
     left = accepted.filter(
         subscriber__subscriptions__newsletter=F("digest__newsletter"), subscriber__subscriptions__state="ended"
     ).annotate(left_at=F("subscriber__subscriptions__ended_at"), begun_at=Min("batch__tries__started_at"))
