@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Max
+from django.db.models import F, Max, Q
 from django.utils.translation import gettext as _
 
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
-from subscriptions.models import Subscription
+from subscriptions.models import AddressChange, Subscription
 
 # A confirmation stamped before the freeze may commit after it; who is in a batch already is left out anyway.
 COMMIT_DELAY = timedelta(minutes=10)
@@ -100,9 +100,12 @@ def _add_latecomers_of(digest: Digest, *, now: datetime) -> int:
 
 def _find_latecomers(digest: Digest) -> list[int]:
     assert digest.audience_frozen_at is not None
+    since = digest.audience_frozen_at - COMMIT_DELAY
+    # Of two readers who became one (`subscriptions.rectifying`), the one that was placed may be the one that is gone.
+    moved = AddressChange.objects.filter(confirmed_at__gte=since).values("subscriber")
     ids = (
         Subscription.objects.mailable()
-        .filter(newsletter=digest.newsletter_id, active_since__gte=digest.audience_frozen_at - COMMIT_DELAY)
+        .filter(Q(active_since__gte=since) | Q(subscriber__in=moved), newsletter=digest.newsletter_id)
         .exclude(subscriber__in=Delivery.objects.filter(digest=digest, subscriber__isnull=False).values("subscriber"))
         .order_by("active_since", "id")
         .values_list("subscriber_id", flat=True)[:LATECOMERS_AT_ONCE]

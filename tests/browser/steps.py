@@ -16,6 +16,7 @@ CONFIRMATION = "/newsletter/bestaetigen/"
 UNSUBSCRIBE = "/newsletter/abmelden/"
 PREFERENCES = "/newsletter/einstellungen/"
 RIGHTS = "/meine-daten/"
+NEW_ADDRESS = "/meine-daten/adresse/"
 WHY = "/newsletter/warum/"
 
 

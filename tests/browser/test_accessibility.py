@@ -33,6 +33,8 @@ REQUESTS_PER_NETWORK = 30
         "/newsletter/warum/",
         f"/newsletter/warum/{FORGED}/",
         f"/meine-daten/{FORGED}/",
+        f"/meine-daten/adresse/{FORGED}/",
+        "/meine-daten/adresse/geaendert/",
     ],
 )
 def test_everyone_can_read_page(page: Page, path: str) -> None:
@@ -149,6 +151,32 @@ def test_everyone_can_read_why_a_mail_came(page: Page, mailbox: Mailbox, digest_
     assert_accessible(page)
     steps.sign_up(page, "wolf.warum@lesen.example", "der-tag")
     page.goto(mailbox.wait_for("wolf.warum@lesen.example").link(steps.WHY))
+    assert_accessible(page)
+
+
+def test_everyone_can_change_the_address(page: Page, mailbox: Mailbox) -> None:
+    address, new = "alma.umzug@lesen.example", "alma.neu@lesen.example"
+    steps.sign_up(page, address, "wochenschau")
+    steps.confirm(page, mailbox, address)
+    page.goto(steps.ask_for_data(page, mailbox, address).link(steps.RIGHTS))
+    steps.send(page)
+    page.locator("#new-address").fill("alma@")
+    page.locator("#new-address").press("Enter")
+    expect(page.locator(".error-summary")).to_be_focused()
+    assert_accessible(page)
+
+    page.locator("#new-address").fill(new)
+    page.locator("#new-address").press("Enter")
+    expect(page.locator(".notice-good")).to_be_visible()
+    assert_accessible(page)
+
+    link = mailbox.wait_for(new).link(steps.NEW_ADDRESS)
+    page.goto(link)
+    assert_accessible(page)
+    steps.send(page)
+    expect(page).to_have_url(re.compile("/meine-daten/adresse/geaendert/$"))
+    assert_accessible(page)
+    page.goto(link)  # once more
     assert_accessible(page)
 
 

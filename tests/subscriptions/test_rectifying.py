@@ -10,7 +10,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from digests import delivery, events, release
+from digests import audience, delivery, events, release
 from digests.models import Delivery
 from newsroom.mail.addresses import canonicalise
 from newsroom.mail.models import OutboxMail
@@ -472,6 +472,24 @@ def test_a_running_issue_reaches_two_who_became_one_only_once():
 
     issues = [message.to[0] for message in mail.outbox[before:] if "List-Unsubscribe" in message.extra_headers]
     assert issues == [NEW]
+
+
+@pytest.mark.parametrize("was_delivered", [True, False])
+def test_what_only_the_new_address_was_to_get_today_comes_once(was_delivered):
+    at_new = make_newsletter()
+    make_subscription(subscriber=make_subscriber(OLD))
+    make_subscription(at_new, make_subscriber(NEW))
+    assert release.start_sending(make_digest(at_new), now=timezone.now())
+    if was_delivered:
+        delivery.deliver_due()
+
+    move()
+    delivery.deliver_due()
+    audience.add_latecomers(timezone.now())
+    delivery.deliver_due()
+
+    assert [message.to[0] for message in mail.outbox if "List-Unsubscribe" in message.extra_headers] == [NEW]
+    assert Delivery.objects.get(subscriber__isnull=False).subscriber.address == NEW
 
 
 @pytest.mark.parametrize("confirmed_first", ["sign-up", "change"])
