@@ -3,6 +3,7 @@
 import io
 import logging
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, timedelta
 from uuid import uuid4
 
@@ -10,13 +11,14 @@ import pytest
 from django.contrib.auth.models import Permission, User
 from django.core import mail
 from django.core.management import call_command
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from newsroom.mail import outbox
+from newsroom.mail.addresses import canonicalise
 from newsroom.mail.models import OutboxMail
 from newsroom.tasks import purge_all
-from subscriptions import cases, evidence, ledger, persons, privacy, suppression
+from subscriptions import cases, evidence, ledger, letters, persons, privacy, suppression
 from subscriptions.consent import Origin
 from subscriptions.models import (
     AddressChange,
@@ -250,6 +252,41 @@ def test_what_is_only_noted_is_done_later(admin_client):
     do(admin_client, case, "carry-out")
 
     assert case.state == State.DONE and not Subscription.objects.active().exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_case_that_several_do_at_once_is_done_once():
+    subscribe(ADDRESS, make_newsletter())
+    case = make_case(kind=Kind.OBJECT)
+
+    def press(number):
+        try:
+            return letters.carry_out(case, by=f"staff:{number}", now=timezone.now())
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        outcomes = list(pool.map(press, range(10)))
+
+    assert len([outcome for outcome in outcomes if outcome]) == 1
+    acts = [act.get("change") or act["act"] for act in ledger.evidence(ADDRESS)]
+    assert (acts.count("withdrawn"), acts.count("objected")) == (1, 1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_form_sent_several_times_at_once_is_one_letter(admin_user):
+    same, received = uuid4(), timezone.localdate()
+    letter = cases.Letter(uuid=same, kind=Kind.OTHER, way=Way.CALL, address=canonicalise(ADDRESS), received_on=received)
+
+    def press(number):
+        try:
+            return cases.enter(letter, by=f"staff:{number}", now=timezone.now())[1]
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(5) as pool:
+        assert sorted(pool.map(press, range(10))) == [False] * 9 + [True]
+    assert RightsCase.objects.count() == 1
 
 
 @pytest.mark.parametrize(
