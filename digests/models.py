@@ -5,7 +5,6 @@ States change by guarded updates in `compilation.py`, `release.py` and `delivery
 
 import uuid
 import zoneinfo
-from collections.abc import Sequence
 from datetime import datetime, time, timedelta
 from typing import Any, Self
 
@@ -32,14 +31,10 @@ class IsWeekend(models.Func):
 
     output_field = models.BooleanField()
 
-    def as_postgresql(
-        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any
-    ) -> tuple[str, Sequence[Any]]:
+    def as_postgresql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> tuple[str, Any]:
         return self.as_sql(compiler, connection, template="(EXTRACT(ISODOW FROM %(expressions)s) > 5)", **context)
 
-    def as_sqlite(
-        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any
-    ) -> tuple[str, Sequence[Any]]:
+    def as_sqlite(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **context: Any) -> tuple[str, Any]:
         saturday, sunday = (f"date(%(expressions)s, 'weekday {day}')" for day in (6, 0))
         template = f"(date(%(expressions)s) IN ({saturday}, {sunday}))"
         return self.as_sql(compiler, connection, template=template, **context)

@@ -29,6 +29,8 @@ OF_BATCH = {
     Batch.CANCELLED: "expired",
 }
 # What was reported of a mail later does not undo that it was handed over; `feedback` counts it.
+# So many ids go into one statement.
+CHUNK = 5000
 OF_OWN = {Own.POSTPONED.value: "waiting", Own.BOUNCED.value: "accepted", Own.COMPLAINED.value: "accepted"}
 FEEDBACK = ("bounced", "complained")
 KINDS = ("waiting", "sending", "accepted", "uncertain", "refused", "failed", "suppressed", "expired")
@@ -70,8 +72,12 @@ def give_up_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: s
     """
     with transaction.atomic():
         asked = [Batch.LEASED, Batch.SUBMITTING]
-        count = (
-            digest.deliveries.uncertain().exclude(batch__state__in=asked).update(state=Own.FAILED, reason="given up")
+        # Locked one by one: an update by way of the batches would not look again at what somebody else just closed.
+        settled = digest.deliveries.uncertain().exclude(batch__state__in=asked).order_by("pk")
+        rows = list(settled.select_for_update(of=("self",)).values_list("pk", flat=True))
+        count = sum(
+            Delivery.objects.filter(pk__in=rows[start : start + CHUNK]).update(state=Own.FAILED, reason="given up")
+            for start in range(0, len(rows), CHUNK)
         )
         if count:
             _note(digest, _gave_up(count), actor=actor, reason=reason, now=now)
@@ -95,7 +101,7 @@ def resend_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: st
 
 
 def wait_for_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: str) -> int:
-    """Write down that somebody looked at the uncertain deliveries and waits for the provider's word; return how many."""
+    """Write down that somebody looked at the uncertain deliveries and waits for word of them; return how many."""
     count = digest.deliveries.uncertain().count()
     if count:
         with transaction.atomic():
