@@ -271,6 +271,7 @@ BACKUP_RETENTION = timedelta(days=env.int("BACKUP_RETENTION_DAYS", 35))
 ERASURE_JOURNAL_RETENTION = timedelta(days=env.int("ERASURE_JOURNAL_RETENTION_DAYS", 2 * BACKUP_RETENTION.days))
 if ERASURE_JOURNAL_RETENTION < BACKUP_RETENTION:
     raise ImproperlyConfigured("ERASURE_JOURNAL_RETENTION_DAYS is BACKUP_RETENTION_DAYS at least, or a backup forgets.")
+ADMIN_LOG_RETENTION = timedelta(days=env.int("ADMIN_LOG_RETENTION_DAYS", 365))
 PURGE_RUN_RETENTION = timedelta(days=env.int("PURGE_RUN_RETENTION_DAYS", 365))
 PURGE_GRACE = timedelta(days=env.int("PURGE_GRACE_DAYS", 2))  # what is due for longer and still there, audit names
 PURGE_CHUNK = env.int("PURGE_CHUNK", 100 if _database["ENGINE"].endswith("sqlite3") else 1000)  # rows a transaction

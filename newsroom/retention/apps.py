@@ -10,8 +10,8 @@ class RetentionConfig(AppConfig):
     def ready(self) -> None:
         from newsroom import persons
         from newsroom.mail import alarms
-        from newsroom.retention import audit, by_others
+        from newsroom.retention import audit, site
 
-        by_others.register()
+        site.register()
         alarms.register("retention", audit.alarms)
         persons.register_without("counts of what was deleted", "retention.PurgeRun")

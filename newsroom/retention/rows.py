@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from django.db import connection, transaction
 from django.db.models import Model, QuerySet
@@ -32,7 +33,7 @@ class Rows:
         return self.due(now).count()
 
     def purge(self, now: datetime, *, limit: int, note: Note) -> Iterator[None]:
-        last = 0
+        last: Any = None
         while keys := self._next_keys(now, after=last, limit=limit):
             with transaction.atomic():
                 _wait_for_turn()
@@ -41,9 +42,9 @@ class Rows:
             last = keys[-1]
             yield
 
-    def _next_keys(self, now: datetime, *, after: int, limit: int) -> list[int]:
-        due = self.due(now).filter(pk__gt=after).order_by("pk")
-        return list(due.values_list("pk", flat=True)[:limit])
+    def _next_keys(self, now: datetime, *, after: Any, limit: int) -> list[Any]:
+        due = self.due(now) if after is None else self.due(now).filter(pk__gt=after)
+        return list(due.order_by("pk").values_list("pk", flat=True)[:limit])
 
 
 def _wait_for_turn() -> None:

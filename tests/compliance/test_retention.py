@@ -10,6 +10,9 @@ from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.contrib.sessions.models import Session
 from django.utils import timezone
 
 from digests.models import Delivery, DeliveryBatch, Digest, ProviderEvent
@@ -127,6 +130,17 @@ def a_batch(at: datetime) -> datetime:
     return at + 90 * DAY
 
 
+def an_entry_of_the_admins_log(at: datetime) -> datetime:
+    staff = User.objects.create_user("redaktion")
+    LogEntry.objects.create(user=staff, action_time=at, object_repr="x", action_flag=2)
+    return at + YEAR
+
+
+def a_session(at: datetime) -> datetime:
+    Session.objects.create(session_key=uuid4().hex, session_data="", expire_date=at + timedelta(hours=8))
+    return at + timedelta(hours=8)
+
+
 def a_run_of_the_purge(at: datetime) -> datetime:
     PurgeRun.objects.create(started_at=at, ended_at=at, state=PurgeRun.State.COMPLETE)
     return at + YEAR
@@ -172,10 +186,12 @@ CASES: list[tuple[str, Make]] = [
     ("deliveries", a_delivery),
     ("batches", a_batch),
     ("provider_events", a_report_of_nobodys_mail),
+    ("admin_log", an_entry_of_the_admins_log),
+    ("sessions", a_session),
     ("purge_runs", a_run_of_the_purge),
 ]
-# About networks, batches, runs and who is erased or unknown, not about a reader.
-NOBODYS = {"request_counts", "erasures", "batches", "provider_events", "purge_runs"}
+# About networks, batches, runs, staff, and who is erased or unknown, not about a reader.
+NOBODYS = {"request_counts", "erasures", "batches", "provider_events", "admin_log", "sessions", "purge_runs"}
 
 
 def _reader(at: datetime) -> Subscriber:

@@ -1,8 +1,10 @@
-"""What the operator's own machines keep, which no purge of ours reaches, and the record of the purge itself."""
+"""What belongs to no app of ours: what the operator's machines keep, what staff did here, and the purge itself."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from django.conf import settings
+from django.contrib.admin.models import LogEntry
+from django.contrib.sessions.models import Session
 from django.db.models import QuerySet
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -15,11 +17,15 @@ from newsroom.templatetags.periods import period
 
 
 def register() -> None:
-    retention.register(SERVER_LOGS, BACKUPS, PURGE_RUNS)
+    retention.register(SERVER_LOGS, BACKUPS, ADMIN_LOG, SESSIONS, PURGE_RUNS)
 
 
 def _of_backups() -> str:
     return _("%(period)s; deleted data may still be there that long") % {"period": period(settings.BACKUP_RETENTION)}
+
+
+def _old_entries(now: datetime) -> QuerySet:
+    return LogEntry.objects.filter(action_time__lte=now - settings.ADMIN_LOG_RETENTION)
 
 
 def _old_runs(now: datetime) -> QuerySet:
@@ -39,6 +45,24 @@ BACKUPS = Rule(
     period=_of_backups,
     since=gettext_lazy("the backup"),
     basis=gettext_lazy("GDPR Art. 6(1)(f), Art. 32(1)(c)"),
+)
+ADMIN_LOG = Rule(
+    name="admin_log",
+    what=gettext_lazy("What staff changed in the admin"),
+    period=lambda: period(settings.ADMIN_LOG_RETENTION),
+    since=gettext_lazy("the change"),
+    basis=gettext_lazy("GDPR Art. 6(1)(f), Art. 32"),
+    store=Rows(model=LogEntry, due=_old_entries),
+    is_public=False,
+)
+SESSIONS = Rule(
+    name="sessions",
+    what=gettext_lazy("That staff are logged in"),
+    period=lambda: period(timedelta(seconds=settings.SESSION_COOKIE_AGE)),
+    since=gettext_lazy("logging in"),
+    basis=gettext_lazy("GDPR Art. 6(1)(f), Art. 32"),
+    store=Rows(model=Session, due=lambda now: Session.objects.filter(expire_date__lte=now)),
+    is_public=False,
 )
 PURGE_RUNS = Rule(
     name="purge_runs",
