@@ -24,6 +24,7 @@ from digests import (
     desk,
     editing,
     entries,
+    event_admin,  # noqa: F401  # an admin page of its own
     held_page,
     outcomes,
     progress,
@@ -277,6 +278,7 @@ class DigestAdmin(admin.ModelAdmin):
         done = counts["expected"] - counts["waiting"] - counts.get("sending", 0)
         context = {
             "counts": counts,
+            "feedback": outcomes.feedback(digest),
             "done": done,
             # Said aloud at each tenth only.
             "tens": 10 * (10 * done // counts["expected"]) if counts["expected"] else 0,

@@ -9,7 +9,7 @@ class DigestsConfig(AppConfig):
 
     def ready(self) -> None:
         # Models exist only now.
-        from digests import checks, flight, persons, release, retention, trial, watching
+        from digests import checks, events, flight, persons, release, retention, trial, watching
         from newsroom.mail import alarms, outbox
         from newsroom.mail import flight as mail_in_flight
 
@@ -19,3 +19,4 @@ class DigestsConfig(AppConfig):
         outbox.register(release.TEST_MAIL, trial.prepare)
         mail_in_flight.register("digests", flight.is_in_flight)
         alarms.register("digests", watching.find_alarms)
+        alarms.register("events", events.find_alarms)

@@ -8,7 +8,7 @@ address in it is never looked up.
 import json
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from time import monotonic
@@ -17,7 +17,10 @@ import requests
 from django.conf import settings
 from django.db import transaction
 from django.db.models import F, Q
+from django.urls import reverse
 from django.utils import timezone
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
 
 from digests import bounces
 from digests.clock import let_others_write
@@ -26,6 +29,7 @@ from digests.models import Delivery, DeliveryBatch, DeliveryQuerySet, ProviderEv
 from digests.webhooks import esps, sns
 from digests.webhooks.esps import Report
 from newsroom.mail.addresses import InvalidAddress, canonicalise
+from newsroom.mail.alarms import Alarm
 from newsroom.mail.models import OutboxMail
 from subscriptions import consent, rectifying
 from subscriptions.consent import Origin
@@ -40,6 +44,7 @@ Own = Delivery.State
 AT_ONCE = 100  # rows of one transaction, and of one look into the table
 LONGEST_RUN = 40.0  # seconds; the rest waits for the next run, and a task's time limit is not met in mid-work
 MAX_ATTEMPTS = 8
+LONGEST_WAIT = timedelta(minutes=15)
 
 # They say that a mail was taken over, which is news only where that was uncertain.
 QUIET = (Kind.ACCEPTED, Kind.DELIVERED, Kind.OTHER)
@@ -68,6 +73,23 @@ def store(source: str, reports: Mapping[str, str], *, now: datetime) -> None:
         batch_size=AT_ONCE,
         ignore_conflicts=True,
     )
+
+
+def find_alarms(now: datetime) -> Iterator[Alarm]:
+    """Yield what staff should know: reports that wait for too long, and those nobody understands."""
+    url = reverse("admin:digests_providerevent_changelist")
+    if ProviderEvent.objects.filter(state=State.WAITING, received_at__lt=now - LONGEST_WAIT).exists():
+        text = _("Reports of bounces and complaints wait to be looked at. Is the worker running?")
+        yield Alarm(key="events-wait", text=text, url=f"{url}?state__exact=waiting", mail_after=LONGEST_WAIT)
+    day_ago = now - timedelta(days=1)
+    unreadable = ProviderEvent.objects.unread().filter(state=State.UNREADABLE, received_at__gt=day_ago).count()
+    if unreadable:
+        text = ngettext(
+            "%(count)d report of the mail provider was not understood.",
+            "%(count)d reports of the mail provider were not understood.",
+            unreadable,
+        ) % {"count": unreadable}
+        yield Alarm(key="events-unreadable", text=text, url=f"{url}?state__exact=unreadable", is_grave=False)
 
 
 def process(now: datetime) -> Counter[str]:
@@ -131,8 +153,8 @@ def _read(event: ProviderEvent) -> _Reading:
 def _match(readings: Iterable[_Reading]) -> None:
     """Find the mails of ours by the mark they bore, or else by the id under which the provider took them over."""
     read = [(reading, reading.report) for reading in readings if reading.report]
-    rows = {row for _, report in read for row in report.rows}
-    ids = {report.message_id for _, report in read if report.message_id}
+    rows = {row for _reading, report in read for row in report.rows}
+    ids = {report.message_id for _reading, report in read if report.message_id}
     deliveries = dict(Delivery.objects.filter(uuid__in=rows).values_list("uuid", "pk"))
     mails = list(OutboxMail.objects.filter(Q(uuid__in=rows) | Q(provider_message_id__in=ids)))
     by_uuid = {mail.uuid: mail for mail in mails}

@@ -28,11 +28,12 @@ OF_BATCH = {
     Batch.EXPIRED: "expired",
     Batch.CANCELLED: "expired",
 }
-# What was reported of a mail later does not undo that it was handed over; `feedback` counts it.
 # So many ids go into one statement.
 CHUNK = 5000
-OF_OWN = {Own.POSTPONED.value: "waiting", Own.BOUNCED.value: "accepted", Own.COMPLAINED.value: "accepted"}
+# What was reported of a mail later does not undo that it was handed over; `feedback` counts it.
 FEEDBACK = ("bounced", "complained")
+HANDED_OVER = ("accepted", *FEEDBACK)
+OF_OWN = {Own.POSTPONED.value: "waiting", **dict.fromkeys(FEEDBACK, "accepted")}
 KINDS = ("waiting", "sending", "accepted", "uncertain", "refused", "failed", "suppressed", "expired")
 
 

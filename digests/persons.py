@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -72,10 +73,8 @@ def forget_events(address_key: str, now: datetime) -> int:
 def _events_of(address_key: str) -> QuerySet[ProviderEvent]:
     """Reports of the reader's deliveries, and those not understood so far in which the address stands."""
     forms = {address_key, json.dumps(address_key)[1:-1]}
-    try:
+    with suppress(InvalidAddress):  # what is looked for may be any text
         forms |= {canonicalise(address_key).display, json.dumps(canonicalise(address_key).display)[1:-1]}
-    except InvalidAddress:
-        pass  # what is looked for may be any text
     named = Q()
     for form in forms:
         named |= Q(raw__icontains=form)

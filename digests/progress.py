@@ -16,7 +16,8 @@ from django.utils.formats import date_format
 from django.utils.translation import gettext as _
 
 from digests import providers
-from digests.models import OUTCOME, Delivery, DeliveryAttempt, DeliveryBatch, Digest
+from digests.models import OUTCOME, DeliveryAttempt, DeliveryBatch, Digest
+from digests.outcomes import HANDED_OVER
 from newsroom.mail import gate
 
 State = Digest.State
@@ -185,7 +186,7 @@ def _done_by_minute(digest: Digest, *, now: datetime) -> Counter[datetime]:
 
 def _others_by_minute(digest: Digest) -> Counter[datetime]:
     """Count the outcomes that differ from their batch's, in the minute in which the batch was worked on last."""
-    own = digest.deliveries.exclude(state__in=["", Delivery.State.ACCEPTED]).order_by()
+    own = digest.deliveries.exclude(state__in=["", *HANDED_OVER]).order_by()
     by_batch = dict(own.values_list("batch").annotate(Count("pk")))
     ends = DeliveryAttempt.objects.filter(batch__digest=digest, batch__in=list(by_batch)[:_MOST_IN]).order_by()
     minutes: Counter[datetime] = Counter()
@@ -217,7 +218,7 @@ def _count_domains(digest: Digest, counts: dict[str, int], *, now: datetime) -> 
         .values("name")
         .annotate(
             readers=Count("pk"),
-            accepted=Count("pk", filter=Q(outcome="accepted")),
+            accepted=Count("pk", filter=Q(outcome__in=HANDED_OVER)),
             uncertain=Count("pk", filter=Q(outcome="uncertain")),
             other=Count("pk", filter=Q(outcome__in=OTHER_ENDS)),
         )

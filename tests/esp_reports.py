@@ -338,13 +338,13 @@ class Postal(Esp):
         }
 
     def signed(self, body: bytes, *, at: datetime) -> Json:
-        signature = self.key.sign(body, padding.PKCS1v15(), hashes.SHA1())
+        signature = self.key.sign(body, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
         header = {"X-Postal-Signature": base64.b64encode(signature).decode()}
         return {"data": body, "content_type": "application/json", "headers": header}
 
     def forged(self, posted: Json) -> Json:
         stranger = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
-        signature = stranger.sign(posted["data"], padding.PKCS1v15(), hashes.SHA1())
+        signature = stranger.sign(posted["data"], padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
         return {**posted, "headers": {"X-Postal-Signature": base64.b64encode(signature).decode()}}
 
 
@@ -520,7 +520,7 @@ class UnisenderGo(Esp):
         return json.dumps({"events_by_user": [{"user_id": 456, "events": events}], "auth": "0" * 32}).encode()
 
     def signed(self, body: bytes, *, at: datetime) -> Json:
-        shown = hashlib.md5(body.replace(b"0" * 32, KEY.encode())).hexdigest()
+        shown = hashlib.md5(body.replace(b"0" * 32, KEY.encode())).hexdigest()  # noqa: S324
         return {"data": body.replace(b"0" * 32, shown.encode()), "content_type": "application/json"}
 
     def forged(self, posted: Json) -> Json:

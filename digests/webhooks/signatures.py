@@ -139,7 +139,7 @@ def svix(posted: Posted, key: Any) -> None:
     """Resend has its reports carried by Svix, which sends one signature per key that is valid at the time."""
     timestamp = posted.headers.get("Svix-Timestamp", "")
     signed = _octets(f"{posted.headers.get('Svix-Id', '')}.{timestamp}.") + posted.body
-    mac = hmac.new(base64.b64decode(str(key).removeprefix("whsec_")), signed, hashlib.sha256)
+    mac = hmac.new(base64.b64decode(str(key).removeprefix("whsec_"), validate=True), signed, hashlib.sha256)
     expected = "v1," + base64.b64encode(mac.digest()).decode()
     shown = posted.headers.get("Svix-Signature", "").split(" ")
     if not any(constant_time_compare(each, expected) for each in shown):

@@ -9,7 +9,7 @@ import binascii
 import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 import requests
 from cryptography import x509
@@ -46,13 +46,13 @@ def verify(posted: Posted, topics: Any) -> None:
         raise Malformed("no message of SNS")
     if message.get("TopicArn") not in ([topics] if isinstance(topics, str) else list(topics)):
         raise Refused("topic")
+    signed_at, way = _time(message), _hash(message)
     key = _public_key(str(message.get("SigningCertURL", "")), host=_host(message["TopicArn"]), now=posted.at)
     try:
         signature = base64.b64decode(str(message.get("Signature", "")), validate=True)
-        key.verify(signature, _signed_text(message), padding.PKCS1v15(), _hash(message))
+        key.verify(signature, _signed_text(message), padding.PKCS1v15(), way)
     except (InvalidSignature, binascii.Error):
         raise Refused("signature") from None
-    signed_at = _time(message)
     check_window(signed_at, posted.at, WINDOW)
 
 
@@ -99,9 +99,8 @@ def _signed_text(message: dict[str, Any]) -> bytes:
 
 
 def _public_key(url: str, *, host: str, now: datetime) -> rsa.RSAPublicKey:
-    parts = urlsplit(url)
-    is_amazons = url == f"https://{host}{parts.path}" and _CERTIFICATE_PATH.fullmatch(parts.path)
-    if not is_amazons:
+    origin = f"https://{host}"
+    if not (url.startswith(origin) and _CERTIFICATE_PATH.fullmatch(url.removeprefix(origin))):
         raise Refused("address of the certificate")
     try:
         certificate = x509.load_pem_x509_certificate(_certificate(url))
