@@ -25,11 +25,11 @@ def broken_invariants(now: datetime) -> Iterator[str]:
 def _twice() -> Iterator[str]:
     """Constraints refuse both; but a constraint can be lost in a restore or by hand."""
     dates = Digest.objects.values("newsletter", "date").annotate(count=Count("id")).filter(count__gt=1).order_by()
-    for row in dates:
-        yield f"newsletter {row['newsletter']}: {row['count']} digests of {row['date']}"
+    for date in dates:
+        yield f"newsletter {date['newsletter']}: {date['count']} digests of {date['date']}"
     copies = Delivery.objects.filter(subscriber__isnull=False).values("digest", "subscriber")
-    for row in copies.annotate(count=Count("id")).filter(count__gt=1).order_by():
-        yield f"digest {row['digest']}: {row['count']} deliveries of one reader"
+    for copy in copies.annotate(count=Count("id")).filter(count__gt=1).order_by():
+        yield f"digest {copy['digest']}: {copy['count']} deliveries of one reader"
 
 
 def _sums() -> Iterator[str]:

@@ -6,10 +6,12 @@ from datetime import datetime, timedelta
 
 from celery import shared_task
 from django.utils import timezone
+from django.utils.translation import ngettext
 
 import digests.audit
 import newsroom.retention.audit
 import subscriptions.audit
+from newsroom.mail import alarms
 from newsroom.retention import purging
 from newsroom.retention.models import PurgeRun
 from subscriptions import consent
@@ -35,8 +37,23 @@ def purge() -> None:
 
 @shared_task
 def audit() -> None:
-    for sentence in broken_invariants(timezone.now()):
+    """Say in the log and to staff which promises do not hold."""
+    now = timezone.now()
+    broken = broken_invariants(now)
+    for sentence in broken:
         logger.error("Audit: %s", sentence)
+    alarms.tell("audit", _in_words(broken), now=now)
+
+
+def _in_words(broken: list[str]) -> str:
+    if not broken:
+        return ""
+    words = ngettext(
+        "The hourly audit found %(count)d broken promise: %(first)s. Run “manage.py audit”.",
+        "The hourly audit found %(count)d broken promises, the first: %(first)s. Run “manage.py audit”.",
+        len(broken),
+    )
+    return words % {"count": len(broken), "first": broken[0][:200]}
 
 
 def purge_all(now: datetime) -> dict[str, int]:

@@ -4,7 +4,7 @@ Apps register sources from their `ready`; a source says what is wrong now. So th
 an alarm ends by itself when its cause does. A mail goes once when an alarm begins, and once when it is over.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -47,6 +47,8 @@ Source = Callable[[datetime], Iterable[Alarm]]
 
 _sources: dict[str, Source] = {}
 
+TOLD = "told-"
+
 
 def register(name: str, source: Source) -> None:
     """State what may be wrong, from an app's `ready`; a second source of a name replaces the first."""
@@ -57,6 +59,22 @@ def current(now: datetime) -> list[Alarm]:
     """Return what is wrong now, the grave things first."""
     alarms = [alarm for source in _sources.values() for alarm in source(now)]
     return sorted(alarms, key=lambda alarm: not alarm.is_grave)
+
+
+def tell(key: str, text: str, *, now: datetime) -> None:
+    """Begin, or end with an empty text, an alarm of what was found once in a while and not looked for each time."""
+    if text:
+        _note_of(Alarm(key=TOLD + key, text=text), now=now)
+        StaffAlarm.objects.filter(key=TOLD + key, ended_at=None).update(text=text[:500])
+        return
+    for note in StaffAlarm.objects.filter(key=TOLD + key, ended_at=None):
+        _end(note, now=now)
+
+
+def told(now: datetime) -> Iterator[Alarm]:
+    """Yield the alarms that `tell` began."""
+    for note in StaffAlarm.objects.filter(key__startswith=TOLD, ended_at=None):
+        yield Alarm(key=note.key, text=note.text, url=note.path, mail_after=timedelta())
 
 
 def watch(now: datetime) -> None:

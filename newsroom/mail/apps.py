@@ -13,5 +13,6 @@ class MailConfig(AppConfig):
         from newsroom.mail.checks import check_mail
 
         register(check_mail)
+        alarms.register("told", alarms.told)
         outbox.register(alarms.BEGUN, alarms.prepare_begun)
         outbox.register(alarms.OVER, alarms.prepare_over)

@@ -7,6 +7,7 @@ from django.contrib.auth.models import Permission, User
 from django.urls import reverse
 from django.utils import timezone
 
+from newsroom import tasks
 from newsroom.mail import alarms, outbox
 from newsroom.mail.alarms import Alarm
 from newsroom.mail.models import OutboxMail, StaffAlarm
@@ -97,3 +98,17 @@ def test_the_start_page_shows_what_is_wrong_to_those_it_concerns(wrong, client):
     assert "Nur für Versender." not in shown
     assert "Nur für Versender." in shown_to_senders
     assert "Die Pumpe steht." not in client.get(page).content.decode()
+
+
+def test_what_the_audit_finds_is_an_alarm_until_it_finds_nothing(monkeypatch):
+    monkeypatch.setattr(tasks, "AUDITS", [lambda now: ["batch 7: its fence fell below 3"]])
+    for _hour in range(3):
+        tasks.audit()
+        alarms.watch(timezone.now())
+    assert [alarm for alarm in alarms.current(timezone.now()) if "fence fell" in alarm.text]
+    assert OutboxMail.objects.filter(kind="alarm").count() == 1
+
+    monkeypatch.setattr(tasks, "AUDITS", [])
+    tasks.audit()
+
+    assert not [alarm for alarm in alarms.current(timezone.now()) if "fence fell" in alarm.text]
