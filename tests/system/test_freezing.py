@@ -29,7 +29,7 @@ def test_a_worker_frozen_past_its_lease_sends_and_writes_nothing_more(site, carr
     site.env |= provider.environment()
     site.beat()
     uncertain = 0
-    for round_ in range(sized(1, 10)):
+    for round_ in range(sized(1, 5)):
         before = provider.mailed
         provider.do_wrong(hold=stage, hold_after=len(before) + 25)
         digest, addresses = make_digest_to(100)
@@ -47,8 +47,8 @@ def test_a_worker_frozen_past_its_lease_sends_and_writes_nothing_more(site, carr
         uncertain += account.uncertain
         for worker in (first, second):
             site.kill(worker)
-    assert uncertain <= 10 * sized(1, 10)
-    figure(f"worker frozen past its lease at the {stage}, {sized(1, 10)} times: twice 0, lost 0, {uncertain} uncertain")
+    assert uncertain <= 10 * sized(1, 5)
+    figure(f"worker frozen past its lease at the {stage}, {sized(1, 5)} times: twice 0, lost 0, {uncertain} uncertain")
 
 
 @pytest.mark.parametrize("accident", ["flushed", only_long("stopped"), only_long("frozen")])

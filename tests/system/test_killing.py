@@ -50,7 +50,7 @@ def test_a_killed_process_that_delivers_from_sqlite_mails_nobody_twice_and_loses
     site, carrier, api, sized, seed, figure
 ):
     """On SQLite one process delivers; it is killed, and the next one goes on."""
-    kills, readers, dice = sized(3, 30), sized(200, 3000), Random(seed)
+    kills, readers, dice = sized(3, 15), sized(200, 1500), Random(seed)
     provider = carrier(api)
     site.env |= provider.environment()
     provider.do_wrong(mode="unanswered", chance=UNANSWERED, delay=0.005)

@@ -14,7 +14,7 @@ import tempfile
 import textwrap
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from tests.torture.quickness import QUICK
 
@@ -25,22 +25,30 @@ WIDTH = 118
 def main(arguments: list[str]) -> int:
     fraction = arguments.pop(0) if arguments and arguments[0].replace(".", "", 1).isdigit() else "1"
     shortened = ", ".join(f"{name}={value}" for name, value in QUICK.items())
-    print(f"Shortened for this run: {shortened}; pauses after faults are cut to nothing unless they are the point.\n")
+    print(f"Shortened for this run: {shortened}; pauses after faults are cut to nothing unless they are the point.\n", flush=True)
     begun_at = time.monotonic()
+    options = [f"--torture={fraction}", *arguments]
     with tempfile.TemporaryDirectory(prefix="newsroom-torture-") as folder:
-        results = [
-            (database, result)
-            for database, option in (("PostgreSQL", ["--pg"]), ("SQLite", []))
-            for result in _run(Path(folder) / database, [f"--torture={fraction}", *option, *arguments])
-        ]
+        place = Path(folder)
+        with (place / "output").open("wb") as output:
+            beside = _start(place / "SQLite", options, output=output)  # it waits for the disk more than for a core
+            first = _results_of(place / "PostgreSQL", _start(place / "PostgreSQL", ["--pg", *options]))
+            second = _results_of(place / "SQLite", beside)
+        print((place / "output").read_text())
+    results = [("PostgreSQL", result) for result in first] + [("SQLite", result) for result in second]
     return _report(results, minutes=(time.monotonic() - begun_at) / 60)
 
 
-def _run(results: Path, options: list[str]) -> list[dict[str, Any]]:
+def _start(results: Path, options: list[str], *, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "tests/system", *options]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | {"TORTURE_RESULTS": str(results)}, check=False)
+    environment = os.environ | {"TORTURE_RESULTS": str(results)}
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+
+
+def _results_of(results: Path, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
+    status = process.wait()
     found = [json.loads(line) for line in results.read_text().splitlines()] if results.exists() else []
-    if done.returncode not in {0, 1, 5}:  # neither passed nor failed tests, nor none to run
+    if status not in {0, 1, 5}:  # neither passed nor failed tests, nor none to run
         found.append({"test": "pytest itself", "outcome": "failed", "seconds": 0, "figures": [], "reason": ""})
     return found
 
