@@ -173,7 +173,7 @@ class DigestSchedule(models.Model):
         max_length=20,
         choices=UncertainPolicy,
         default=UncertainPolicy.WAIT,
-        help_text=_("After half an hour in which neither the provider nor anybody else could tell."),
+        help_text=_("If for a while neither the provider nor anybody else could tell."),
     )
     latecomers = models.CharField(
         _("latecomers"),

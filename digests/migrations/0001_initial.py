@@ -507,7 +507,7 @@ class Migration(migrations.Migration):
                             ("resend", "mail them once more: rather twice than not at all"),
                         ],
                         default="wait",
-                        help_text="After half an hour in which neither the provider nor anybody else could tell.",
+                        help_text="If for a while neither the provider nor anybody else could tell.",
                         max_length=20,
                         verbose_name="if it is uncertain whether a mail went out",
                     ),
