@@ -54,7 +54,7 @@ def merge_deliveries(gone: int, reader: int) -> None:
 
 def export_events(address_key: str) -> list[dict[str, Any]]:
     """Return what the provider reported of mails to the reader, where it was more than that they arrived."""
-    events = _events_of(address_key).order_by("day", "id")
+    events = _events_of(address_key).order_by("received_at", "id")
     return [
         {
             "newsletter": event.delivery.digest.newsletter.name if event.delivery else "",

@@ -686,7 +686,7 @@ def test_an_erased_reader_is_in_no_report_and_reports_about_him_change_nothing(b
     process()
     assert ProviderEvent.objects.filter(raw__icontains=address).exists()
     (held,) = (holding for holding in holdings() if holding.name == "provider_events")
-    assert [row["what"] for row in held.export(key)] == ["", "soft_bounce"]
+    assert [row["what"] for row in held.export(key)] == ["soft_bounce", ""]
 
     for holding in reversed(holdings()):
         holding.erase(key, timezone.now())

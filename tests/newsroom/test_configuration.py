@@ -18,7 +18,7 @@ def test_the_example_has_a_sentence_for_every_variable_the_settings_read():
 
     explained = set(re.findall(r"^# \S.*\n# ([A-Z_]+)=", EXAMPLE, re.MULTILINE))
 
-    assert explained - {"ANYMAIL_MAILGUN_API_KEY"} == read
+    assert {name for name in explained if not name.startswith("ANYMAIL_")} == read
 
 
 PUBLIC = {**ENVIRONMENT, "SITE_URL": "https://news.example.com"}
