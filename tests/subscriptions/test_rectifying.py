@@ -818,6 +818,20 @@ def test_a_sign_up_and_the_change_confirmed_at_once_are_one_reader():
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_sign_up_from_the_old_address_and_the_change_at_once_mix_no_addresses():
+    subscribe(OLD, make_newsletter())
+    SignUp.objects.update(requested_at=timezone.now() - timedelta(hours=1))
+    pending, change = sign_up(OLD, make_newsletter()), asked()
+
+    answers = at_once(lambda: a_reader().post(pending).status_code, lambda: a_reader().post(change).status_code)
+
+    assert answers == [303, 303]
+    readers = set(Subscriber.objects.values_list("address", "address_key"))
+    assert readers in [{(NEW, NEW)}, {(NEW, NEW), (OLD, OLD)}]
+    assert Subscription.objects.active().count() == 2
+
+
+@pytest.mark.django_db(transaction=True)
 def test_two_who_swap_their_addresses_at_once_end_as_one_reader():
     subscribe(OLD, make_newsletter())
     subscribe(NEW, make_newsletter())
