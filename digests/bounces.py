@@ -22,7 +22,7 @@ from newsroom.mail import verp
 SOURCE = "bounce_mail"
 
 # A report stands before the mail it is about; what lies behind this is that mail's.
-LONGEST_READ = 1_000_000
+LONGEST_READ = 250_000
 MOST_PARTS = 100
 
 Kind = ProviderEvent.Kind

@@ -586,7 +586,7 @@ _DAY = timedelta(days=1)
 
 
 @given(order=st.permutations(range(7)), cuts=st.sets(st.integers(1, 6)))
-@hypothesis_settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@hypothesis_settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.parametrize("with_complaint", [False, True])
 def test_any_order_of_the_same_reports_leaves_the_same_rows(esps, settings, monkeypatch, with_complaint, order, cuts):
     """Seven reports about three readers, shuffled, and taken up at any moments between; each comes twice."""
