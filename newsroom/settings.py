@@ -314,6 +314,8 @@ ARTICLE_MAX_AGE = timedelta(hours=env.int("ARTICLE_MAX_AGE_HOURS", 72))
 EVENTS_SECONDS = env.float("EVENTS_SECONDS", 5)
 BOUNCE_ADDRESS = env.str("BOUNCE_ADDRESS", "")
 SOFT_BOUNCE_DAYS = env.int("SOFT_BOUNCE_DAYS", 3)
+if SOFT_BOUNCE_DAYS < 1:
+    raise ImproperlyConfigured("SOFT_BOUNCE_DAYS is 1 at least: nobody is paused for nothing.")
 SOFT_BOUNCE_WINDOW = timedelta(days=env.int("SOFT_BOUNCE_WINDOW_DAYS", 14))
 SOFT_BOUNCE_PAUSE = timedelta(days=env.int("SOFT_BOUNCE_PAUSE_DAYS", 30))
 
