@@ -56,7 +56,6 @@ def lines(at: list[Horizon]) -> Iterator[Line]:
 @admin.register(PurgeRun)
 class PurgeRunAdmin(admin.ModelAdmin):
     list_display = ["started_at", "ended_at", "state", "deleted", "details"]
-    list_filter = ["state"]
     date_hierarchy = "started_at"
     fields = ["started_at", "ended_at", "state", "details"]
     change_list_template = "admin/retention/purgerun/change_list.html"

@@ -31,7 +31,7 @@ class PurgeRun(models.Model):
 
     class Meta:
         verbose_name = _("run of the purge")
-        verbose_name_plural = _("what is kept for how long")
+        verbose_name_plural = _("runs of the purge")
         ordering = ["-started_at", "-pk"]
         constraints = [
             models.CheckConstraint(

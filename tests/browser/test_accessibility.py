@@ -250,6 +250,32 @@ def test_all_of_the_staff_can_work_on_a_digest(desk: Page) -> None:
     assert_accessible(desk, part="#content")
 
 
+def test_all_of_the_staff_can_write_what_readers_agree_to(desk: Page) -> None:
+    desk.goto("/admin/subscriptions/consenttext/add/")
+    assert_accessible(desk, part="#content")
+    desk.locator("a[href$='/de/']").nth(1).click()
+    words = desk.locator("#id_wording").input_value()
+    desk.locator("#id_wording").fill("Nichts.")
+    desk.locator("form .desk-main").click()
+    expect(desk.locator("#id_wording_error")).to_be_visible()
+    assert_accessible(desk, part="#content")
+
+    desk.locator("#id_wording").fill(f"{words} Kostenlos und ohne Werbung.")
+    desk.locator("form .desk-main").click()
+    phone, english = desk.frame_locator(".desk-phone >> nth=0"), desk.frame_locator(".desk-phone >> nth=1")
+    expect(phone.locator(".choice-description", has_text="Kostenlos und ohne Werbung.")).to_be_visible()
+    expect(english.locator("html")).to_have_attribute("lang", "en")
+    assert phone.locator("body").evaluate("body => getComputedStyle(body).fontFamily") != "Times"
+    assert_accessible(desk, part="#content")
+
+    desk.locator("form .desk-main").click()
+    expect(desk.locator(".desk-diff ins", has_text="Kostenlos")).to_be_visible()
+    assert_accessible(desk, part="#content")
+    desk.goto("/admin/subscriptions/consenttext/")
+    expect(desk.locator(".messagelist .warning").first).to_be_visible()
+    assert_accessible(desk, part="#content")
+
+
 def test_all_of_the_staff_can_enter_a_letter_and_answer_it(desk: Page) -> None:
     desk.goto("/admin/")
     assert_accessible(desk, part=".start-acts")
@@ -301,3 +327,9 @@ def ask_too_often(site: str) -> str:
         connection.close()
     assert response.status == 429
     return body
+
+
+def test_all_of_the_staff_can_read_what_is_kept_for_how_long(desk: Page) -> None:
+    desk.goto("/admin/retention/purgerun/")
+    expect(desk.locator(".retention tbody tr").first).to_be_visible()
+    assert_accessible(desk, part="#content")

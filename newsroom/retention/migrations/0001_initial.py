@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 "verbose_name": "run of the purge",
-                "verbose_name_plural": "what is kept for how long",
+                "verbose_name_plural": "runs of the purge",
                 "ordering": ["-started_at", "-pk"],
                 "constraints": [
                     models.CheckConstraint(
