@@ -1,16 +1,16 @@
 from celery import shared_task
-from django.utils import timezone
 
 from newsroom.mail import alarms, outbox
+from newsroom.mail.clock import database_now
 
 
 @shared_task
 def send_outbox() -> None:
     """Send the service mails that are due."""
-    outbox.send_due(timezone.now())
+    outbox.send_due(database_now())
 
 
 @shared_task
 def watch_alarms() -> None:
     """Mail staff what has begun to be wrong, and what is over."""
-    alarms.watch(timezone.now())
+    alarms.watch(database_now())

@@ -2,6 +2,9 @@ import pytest
 from django.db import connection
 from django.db.migrations.recorder import MigrationRecorder
 
+from newsroom.mail import alarms
+from newsroom.mail.alarms import Alarm
+
 
 def test_a_living_process_says_so_without_the_database(client):
     # Without the django_db mark any query fails.
@@ -38,3 +41,13 @@ def test_a_database_that_is_gone_is_not_ready_and_nothing_of_its_address_is_told
         connection.settings_dict.update(known)
 
     assert (response.status_code, response.content) == (503, b"database not reachable\n")
+
+
+@pytest.mark.django_db
+def test_an_alarm_is_named_to_who_watches_from_outside_but_not_told(client, monkeypatch):
+    alarm = Alarm(key="late-3-2026-11-20", text="„Der Morgen“ hat die Leser nicht erreicht.")
+    monkeypatch.setattr(alarms, "_sources", {"test": lambda now: [alarm]})
+
+    response = client.get("/health/ready")
+
+    assert (response.status_code, response.content) == (200, b"ok, but alarms: late-3-2026-11-20\n")

@@ -1,9 +1,9 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand
-from django.utils import timezone
 
 from newsroom.mail import outbox
+from newsroom.mail.clock import database_now
 from newsroom.mail.models import OutboxMail
 
 
@@ -12,7 +12,7 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         taken = 0
-        while count := outbox.send_due(timezone.now()):
+        while count := outbox.send_due(database_now()):
             taken += count
         waiting = OutboxMail.objects.filter(state=OutboxMail.State.PENDING).count()
         self.stdout.write(f"{taken} service mails taken up, {waiting} waiting.")
