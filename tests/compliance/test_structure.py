@@ -23,7 +23,7 @@ def two(post):
 def without_personal_links(mail):
     token = link_in(mail, LEAVE).split("/")[-2]
     return [
-        re.sub(r"/newsletter/(abmelden|einstellungen)/[\w-]+/", "", part).replace(token, "")
+        re.sub(r"/newsletter/(abmelden|einstellungen|warum)/[\w-]+/", "", part).replace(token, "")
         for part in (mail.text, mail.html)
     ]
 
