@@ -15,6 +15,7 @@ from newsroom.retention.models import PurgeRun
 
 # Beat purges every hour; who runs it by hand or by cron has a weekend.
 LONGEST_SILENCE = timedelta(days=2)
+JUST_NOW = timedelta(hours=3)
 
 
 def broken_invariants(now: datetime) -> Iterator[str]:
@@ -44,6 +45,12 @@ def alarms(now: datetime) -> Iterator[Alarm]:
 
 
 def _overdue(now: datetime) -> Iterator[str]:
+    """Yield what is due for long and still there, unless a purge has just found nothing left.
+
+    Then it came to be due at once, as when a restriction is lifted, and goes with the next one.
+    """
+    if PurgeRun.objects.complete().filter(started_at__gt=now - JUST_NOW).exists():
+        return
     for rule in retention.purged_rules():
         assert rule.store
         if count := rule.store.count_due(now - settings.PURGE_GRACE):

@@ -56,7 +56,8 @@ class _Run:
             logger.error("purging %s failed: %s", rule.name, type(error).__name__)
             self._record.refresh_from_db(fields=["counts"])
             return State.FAILED
-        return State.COMPLETE
+        # What was taken up and is still there will be there the next time, too: then “complete” would be a lie.
+        return State.FAILED if rule.store.count_due(self._now) else State.COMPLETE
 
     def _is_over(self) -> bool:
         return self._time_limit is not None and monotonic() - self._began > self._time_limit.total_seconds()

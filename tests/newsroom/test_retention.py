@@ -155,6 +155,31 @@ def test_audit_names_what_is_still_there_days_after_its_time(settings):
     assert said == "3 of views_of_evidence are still here, though due for more than 2 days."
 
 
+def test_what_comes_to_be_due_at_once_has_until_the_next_purges(settings):
+    purging.purge(NOW)
+    make_views(3)  # as if a restriction had been lifted after it
+
+    assert list(audit.broken_invariants(NOW + timedelta(hours=2))) == []
+    [said] = audit.broken_invariants(NOW + timedelta(hours=3))
+
+    assert said.startswith("3 of views_of_evidence are still here")
+
+
+def test_a_purge_that_leaves_something_behind_is_not_called_complete(settings):
+    class Stubborn(Refused):
+        def purge(self, now, *, limit, note):
+            note(0)
+            yield
+
+    retention.register(Rule(name="stubborn", what="x", period=str, since="x", basis="x", store=Stubborn()))
+    try:
+        run = purging.purge(NOW)
+    finally:
+        del retention._rules["stubborn"]
+
+    assert run.state == PurgeRun.State.FAILED
+
+
 def test_staff_are_told_when_the_purge_stands_still():
     purging.purge(NOW)
 
