@@ -167,9 +167,7 @@ EVENTS = Words(
         "So that we stop writing to a mailbox that is closed, or to somebody who does not want our mails."
     ),
     legal_basis=gettext_lazy("our legitimate interest in not burdening others (GDPR Art. 6(1)(f))"),
-    until=lambda: (
-        _("as long as the delivery it belongs to; else %(period)s") % {"period": period_of("provider_events")()}
-    ),
+    until=period_of("provider_events"),
     tell=passages(
         {
             "date": (gettext_lazy("Day"), day),

@@ -64,6 +64,12 @@ def _keep_sums(digests: Iterable[int]) -> None:
         Digest.objects.filter(pk=digest.pk).update(final_counts={**counts(digest), **feedback(digest)})
 
 
+def _period_of_events() -> str:
+    return gettext("as long as the delivery it belongs to; else %(period)s") % {
+        "period": period(settings.PROVIDER_EVENT_RETENTION)
+    }
+
+
 BATCHES = Rule(
     name="batches",
     what=_("In which batch a reader stood, as a number"),
@@ -84,8 +90,8 @@ DELIVERIES = Rule(
 # Those of a delivery go with it.
 EVENTS = Rule(
     name="provider_events",
-    what=_("Reports of the mail provider that lead to nobody"),
-    period=lambda: period(settings.PROVIDER_EVENT_RETENTION),
+    what=_("Reports that a mail came back or was called spam"),
+    period=_period_of_events,
     since=_("the report came"),
     basis=_("GDPR Art. 6(1)(f)"),
     store=Rows(model=ProviderEvent, due=ProviderEvent.objects.old),

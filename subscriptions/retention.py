@@ -179,6 +179,12 @@ def _period_of_address_changes() -> str:
     return gettext("%(period)s; if it was not confirmed, %(short)s") % words
 
 
+def _period_of_cases() -> str:
+    return gettext("%(period)s after our answer; without your address once you have your data deleted") % {
+        "period": period(settings.PRIVACY_REQUEST_RETENTION)
+    }
+
+
 def _period_of_privacy_requests() -> str:
     words = {"period": period(settings.PRIVACY_REQUEST_RETENTION), "short": period(settings.SIGN_UP_RETENTION)}
     return gettext("%(period)s; if the link was not used, %(short)s") % words
@@ -260,7 +266,7 @@ PRIVACY_REQUESTS = Rule(
 CASES = Rule(
     name="rights_cases",
     what=_("What you asked of us, by letter, call or on the page “My data”"),
-    period=lambda: period(settings.PRIVACY_REQUEST_RETENTION),
+    period=_period_of_cases,
     since=_("our answer"),
     basis=_("GDPR Art. 6(1)(c), Art. 5(2), Art. 12(3)"),
     store=Rows(model=RightsCase, due=due_cases),

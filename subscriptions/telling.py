@@ -24,7 +24,6 @@ from newsroom.persons.words import (
     text,
 )
 from newsroom.retention import period_of
-from newsroom.templatetags.periods import period
 from subscriptions.models import (
     AddressChange,
     ConsentRecord,
@@ -269,10 +268,7 @@ ADDRESS_CHANGES = Words(
     title=gettext_lazy("Changes of your address"),
     why=gettext_lazy("So that we write to you where you want us to, and can tell how that came about."),
     legal_basis=RIGHTS,
-    until=lambda: (
-        _("%(period)s; if it was not confirmed, %(short)s")
-        % {"period": period(settings.ADDRESS_CHANGE_RETENTION), "short": period(settings.SIGN_UP_RETENTION)}
-    ),
+    until=period_of("address_changes"),
     tell=passages(
         {
             "old_address": (gettext_lazy("Old address"), text),
@@ -287,10 +283,7 @@ CASES = Words(
     title=gettext_lazy("What you asked of us"),
     why=gettext_lazy("So that we answer in time, and can show that we did."),
     legal_basis=RIGHTS,
-    until=lambda: (
-        _("%(period)s after our answer; without your address once you have your data deleted")
-        % {"period": period(settings.PRIVACY_REQUEST_RETENTION)}
-    ),
+    until=period_of("rights_cases"),
     tell=passages(
         {
             "number": (gettext_lazy("Number"), text),

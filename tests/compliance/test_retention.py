@@ -6,6 +6,7 @@ What is expected is written down here in the words of R-37 and not taken from th
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from html import unescape
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
@@ -13,10 +14,10 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
-from django.utils import timezone
+from django.utils import timezone, translation
 
 from digests.models import Delivery, DeliveryBatch, Digest, ProviderEvent
-from newsroom import retention
+from newsroom import persons, retention
 from newsroom.mail.models import OutboxMail
 from newsroom.retention import purging
 from newsroom.retention.models import PurgeRun
@@ -343,3 +344,18 @@ def test_r37_a_lapsed_consent_is_not_deleted():
     purging.purge(MOMENTS["an ordinary day"] + 5 * YEAR)
 
     assert Subscription.objects.lapsed(MOMENTS["an ordinary day"] + 5 * YEAR).count() == 1
+
+
+@pytest.mark.parametrize("language", ["de", "en"])
+def test_r37_the_privacy_page_and_the_export_tell_the_periods_of_the_rules_and_no_others(client, language, settings):
+    settings.SIGN_UP_RETENTION = 11 * DAY  # nobody typed that anywhere
+    settings.LANGUAGE_CODE = language
+    with translation.override(language):
+        page = unescape(client.get("/datenschutz/").content.decode())
+        told = {rule.period() for rule in retention.rules()}
+
+        for rule in retention.public_rules():
+            assert f'<th scope="row">{rule.what}</th><td>{rule.period()}</td>' in page
+        assert page.count('<th scope="row">') == len(retention.public_rules())
+        assert {holding.words.until() for holding in persons.holdings() if holding.words} <= told
+    assert "11 " in page
