@@ -1,5 +1,6 @@
 """The demo as a stranger starts it: the real command, in a folder of its own, told nothing but a port."""
 
+import json
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from uuid import uuid4
 
 from newsroom.management.guard import Guard
 from tests.processes import free_port
@@ -51,6 +53,29 @@ class Demo:
             )
             assert database.execute(change, [address]).rowcount
         database.close()
+
+    def add_readers(self, newsletter: str, count: int) -> None:
+        """Give a newsletter so many readers, as if they had signed up long ago."""
+        with sqlite3.connect(self._var / "newsroom.sqlite3", timeout=20) as database:
+            newsletters = dict(database.execute("SELECT name, id FROM subscriptions_newsletter"))
+            for number in range(count):
+                address = f"leser{number}.{newsletters[newsletter]}@viele.example"
+                reader = database.execute(
+                    "INSERT INTO subscriptions_subscriber (uuid, address, address_key, language, created_at)"
+                    " VALUES (?, ?, ?, 'de', datetime('now'))",
+                    [uuid4().hex, address, address],
+                ).lastrowid
+                database.execute(
+                    "INSERT INTO subscriptions_subscription (uuid, subscriber_id, newsletter_id, state, active_since)"
+                    " VALUES (?, ?, ?, 'active', datetime('now', '-1 day'))",
+                    [uuid4().hex, reader, newsletters[newsletter]],
+                )
+        database.close()
+
+    def seem_restored(self) -> None:
+        """Let the file of the high-water mark be ahead of the database, as after a restored backup."""
+        path = self._var / "high-water.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"number": 10**9}))
 
     def logs(self) -> str:
         return "\n".join(f"--- {path.stem}\n{path.read_text()}" for path in sorted((self._var / "log").glob("*.log")))

@@ -265,11 +265,12 @@ def test_all_of_the_staff_can_write_what_readers_agree_to(desk: Page) -> None:
     phone, english = desk.frame_locator(".desk-phone >> nth=0"), desk.frame_locator(".desk-phone >> nth=1")
     expect(phone.locator(".choice-description", has_text="Kostenlos und ohne Werbung.")).to_be_visible()
     expect(english.locator("html")).to_have_attribute("lang", "en")
+    expect(desk.locator(".desk-diff ins", has_text="Kostenlos")).to_be_visible()
     assert phone.locator("body").evaluate("body => getComputedStyle(body).fontFamily") != "Times"
     assert_accessible(desk, part="#content")
 
     desk.locator("form .desk-main").click()
-    expect(desk.locator(".desk-diff ins", has_text="Kostenlos")).to_be_visible()
+    expect(desk.locator(".desk-wording", has_text="Kostenlos")).to_be_visible()
     assert_accessible(desk, part="#content")
     desk.goto("/admin/subscriptions/consenttext/")
     expect(desk.locator(".messagelist .warning").first).to_be_visible()
