@@ -234,8 +234,9 @@ def change_address(
     `rectifying.confirm` decides whether it may be. Who reads the old mailbox later does not learn the new address.
     """
     old_address, old_key = reader.address, reader.address_key
-    carried = ledger.to_carry(old_key, reader.uuid) if change.new_address_key != old_key else []
-    reader.address, reader.address_key = change.new_address, change.new_address_key
+    new_key = change.new_address_key
+    carried = ledger.to_carry(old_key, reader.uuid, to=new_key) if new_key != old_key else []
+    reader.address, reader.address_key = change.new_address, new_key
     reader.save(update_fields=["address", "address_key", "created_at", "restricted_at"])
     newsletters = [named(each.newsletter) for each in reader.subscriptions.standing().select_related("newsletter")]
     body = {
@@ -249,7 +250,7 @@ def change_address(
         ledger.CARRIED: carried,
     }
     proof = ledger.record(_by_reader(ConsentRecord.Type.ADDRESS_CHANGED, reader, body), at=now)
-    if change.new_address_key != old_key:
+    if new_key != old_key:
         left = {"address": old_address, "actor": origin.actor, "source": origin.source, "continued_in": str(proof.uuid)}
         ledger.record(
             ledger.Act(

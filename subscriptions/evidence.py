@@ -166,7 +166,8 @@ def _entry(payload: ConsentPayload) -> Entry:
         "commitment": proof.commitment,
         "number": proof.pk,
     }
-    return Entry(facts, payload.body, payload.salt, ledger.committed_text(payload), sealed.seal if sealed else None)
+    body, committed = ledger.without_luggage(payload.body), ledger.committed_text(payload)
+    return Entry(facts, body, payload.salt, committed, sealed.seal if sealed else None)
 
 
 def _entry_json(entry: Entry) -> dict[str, Any]:

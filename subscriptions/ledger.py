@@ -75,19 +75,33 @@ def payloads(address_key: str) -> list[ConsentPayload]:
     return sorted(found.values(), key=lambda payload: (payload.record.at, payload.record_id))
 
 
-def to_carry(address_key: str, reader: UUID) -> list[dict[str, Any]]:
+def to_carry(address_key: str, reader: UUID, *, to: str) -> list[dict[str, Any]]:
     """Return what a change of address carries along: the acts of this reader under the old one, salt and all.
 
-    So the proof of a consent stays whole and can be recomputed, however long the reader stays at the new address.
+    So the proof of a consent stays whole and can be recomputed, however long the reader stays at the new address. What
+    stands there already stays behind: else the proof of who moves to and fro would grow beyond all measure.
     """
-    rows = list(ConsentPayload.objects.filter(address_key=address_key).select_related("record").order_by("record_id"))
+    rows = payloads(address_key)
     subjects: set[str] = set()
     causes = {str(reader)}
-    while causes - subjects:  # an act names the subject of what it followed from
+    while causes - subjects:  # an act names the subject of what it followed from; a mere wish has led to nothing
         subjects |= causes
-        acts = [row.body for row in rows if str(row.record.subject) in subjects]
-        causes = {body[name] for body in acts for name in NAMES_OF_CAUSES if name in body}
-    return [_packed(row) for row in rows if str(row.record.subject) in subjects]
+        acts = [row for row in rows if str(row.record.subject) in subjects]
+        acts = [row for row in acts if row.record.type != ConsentRecord.Type.CHANGED]
+        causes = {row.body[name] for row in acts for name in NAMES_OF_CAUSES if name in row.body}
+    there = {row.record_id for row in payloads(to)}
+    return [_packed(row) for row in rows if str(row.record.subject) in subjects and row.record_id not in there]
+
+
+def without_luggage(body: dict[str, Any]) -> dict[str, Any]:
+    """Return what an act said, with the names of the records it carried along instead of their contents.
+
+    This is what its own record commits to; each of those has a commitment of its own.
+    """
+    if not isinstance(body.get(CARRIED), list):
+        return body
+    names = [entry.get("record") if isinstance(entry, dict) else entry for entry in body[CARRIED]]
+    return {**body, CARRIED: names}
 
 
 def forget(payloads: models.QuerySet[ConsentPayload]) -> int:
@@ -218,7 +232,7 @@ def _committed(proof: ConsentRecord, *, address_key: str, body: dict[str, Any]) 
         "at": _stamp(proof.at),
         "subject": str(proof.subject),
         "address_key": address_key,
-        "body": body,
+        "body": without_luggage(body),
     }
     return _canonical(facts)
 
@@ -242,24 +256,25 @@ def _packed(payload: ConsentPayload) -> dict[str, Any]:
         "record": str(payload.record.uuid),
         "address_key": payload.address_key,
         "salt": payload.salt,
-        "body": payload.body,
+        "body": without_luggage(payload.body),
     }
 
 
-def _brought_along(payloads: Iterable[ConsentPayload]) -> Iterator[ConsentPayload]:
-    packed = [entry for payload in payloads for entry in payload.body.get(CARRIED, [])]
+def _is_packed(entry: Any) -> bool:
+    return isinstance(entry, dict) and entry.keys() == {"record", "address_key", "salt", "body"}
+
+
+def _brought_along(payloads: Iterable[ConsentPayload]) -> list[ConsentPayload]:
+    packed = [entry for payload in payloads for entry in payload.body.get(CARRIED, []) if _is_packed(entry)]
     proofs = ConsentRecord.objects.filter(uuid__in=[entry["record"] for entry in packed]).select_related("sealed__seal")
     by_uuid = {str(proof.uuid): proof for proof in proofs}
-    unpacked = [
+    return [
         ConsentPayload(
             record=by_uuid[entry["record"]], **{name: entry[name] for name in ("address_key", "salt", "body")}
         )
         for entry in packed
         if entry["record"] in by_uuid
     ]
-    if unpacked:
-        yield from _brought_along(unpacked)
-        yield from unpacked
 
 
 @transaction.atomic
@@ -311,11 +326,24 @@ def _broken_records() -> Iterator[Break]:
     filed = models.F("record__sealed__seal__number")
     for payload in ConsentPayload.objects.select_related("record").annotate(filed=filed).iterator(chunk_size=500):
         proof = payload.record
-        if (
-            _commitment(proof, salt=payload.salt, address_key=payload.address_key, body=payload.body)
-            != proof.commitment
-        ):
+        if not _says_what_it_said(payload):
             yield Break(f"Record {proof.pk} does not say what it said when it was written.", payload.filed, proof.pk)
+        elif CARRIED in payload.body and not _is_luggage_whole(payload):
+            sentence = f"What record {proof.pk} carries along from a former address is not what was said there."
+            yield Break(sentence, payload.filed, proof.pk)
+
+
+def _says_what_it_said(payload: ConsentPayload) -> bool:
+    proof = payload.record
+    now = _commitment(proof, salt=payload.salt, address_key=payload.address_key, body=payload.body)
+    return now == proof.commitment
+
+
+def _is_luggage_whole(payload: ConsentPayload) -> bool:
+    brought = _brought_along([payload])
+    return len(brought) == len(payload.body[CARRIED]) and all(
+        _says_what_it_said(each) and without_luggage(each.body) == each.body for each in brought
+    )
 
 
 def _broken_seals() -> Iterator[Break]:

@@ -67,11 +67,7 @@ def _of_readers(now: datetime) -> Iterator[int]:
 
 def _carried() -> Iterator[str]:
     changes = ConsentPayload.objects.filter(record__type=Type.ADDRESS_CHANGED).values_list("body", flat=True)
-    waiting: list[dict[str, Any]] = [entry for body in changes for entry in body.get(ledger.CARRIED, [])]
-    while waiting:
-        entry = waiting.pop()
-        yield entry["record"]
-        waiting += entry["body"].get(ledger.CARRIED, [])
+    return (entry["record"] for body in changes.iterator(chunk_size=500) for entry in body.get(ledger.CARRIED, []))
 
 
 def _of_sign_ups(now: datetime) -> Iterator[int]:

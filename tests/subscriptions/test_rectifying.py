@@ -3,6 +3,7 @@ import json
 import re
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from itertools import pairwise
 
 import pytest
 from django.core import mail
@@ -556,6 +557,51 @@ def test_the_proof_goes_along_through_several_changes():
     assert {record["newsletters"][0]["name"] for record in confirmed} == {first.name, second.name}
     assert len(recomputed("a@example.com")) == len({record["record"] for record in ledger.evidence("a@example.com")})
     assert set(rectifying.former_addresses("a@example.com")) == {"b@example.com", "c@example.com"}
+
+
+def test_who_moves_to_and_fro_has_one_copy_of_each_proof_carried_at_an_address(settings):
+    settings.ADDRESS_CHANGES_PER_READER = (99, timedelta(days=1))
+    settings.SIGN_UPS_PER_ADDRESS = [(99, timedelta(days=1))]
+    subscribe(OLD, make_newsletter())
+    sizes = []
+    for _round in range(6):
+        move(OLD, NEW)
+        move(NEW, OLD)
+        sizes.append(sum(len(json.dumps(payload.body)) for payload in ConsentPayload.objects.all()))
+
+    growth = [later - earlier for earlier, later in pairwise(sizes)]
+    assert max(growth[1:]) < 1.2 * growth[0]
+    for address in (OLD, NEW):
+        carried = [entry["record"] for payload in ConsentPayload.objects.filter(address_key=address)
+                   for entry in payload.body.get(ledger.CARRIED, [])]  # fmt: skip
+        assert len(carried) == len(set(carried)) > 10
+        assert recomputed(address).count("confirmed") == 1
+    ledger.seal(timezone.now())
+    assert audit.broken_invariants(timezone.now()) == []
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda carried: carried[0]["body"].update(ip="192.0.2.1"),
+        lambda carried: carried[0].update(salt="0" * 64),
+        lambda carried: carried.pop(),
+        lambda carried: carried.append(carried[0]),
+        lambda carried: carried.__setitem__(0, carried[0]["record"]),
+        lambda carried: carried[-1].pop("salt"),
+        lambda carried: carried[0]["body"].update(carried=[{"record": "x"}]),
+    ],
+)
+def test_the_audit_finds_what_was_changed_in_the_proof_that_came_along(spoil):
+    subscribe(OLD, make_newsletter())
+    move()
+    ledger.seal(timezone.now())
+    [row] = ConsentPayload.objects.filter(address_key=NEW, record__type="address_changed").values()
+    ledger.forget(ConsentPayload.objects.filter(pk=row["record_id"]))
+    spoil(row["body"][ledger.CARRIED])
+    ConsentPayload.objects.create(**row)
+
+    assert [found.record for found in ledger.find_breaks()] == [row["record_id"]]
 
 
 def test_a_sign_up_that_was_never_confirmed_is_not_carried_along():
