@@ -154,16 +154,23 @@ def _match(readings: Iterable[_Reading]) -> None:
     """Find the mails of ours by the mark they bore, or else by the id under which the provider took them over."""
     read = [(reading, reading.report) for reading in readings if reading.report]
     rows = {row for _reading, report in read for row in report.rows}
-    ids = {report.message_id for _reading, report in read if report.message_id}
     deliveries = dict(Delivery.objects.filter(uuid__in=rows).values_list("uuid", "pk"))
+    for reading, report in read:
+        reading.delivery = next((deliveries[row] for row in report.rows if row in deliveries), None)
+    _match_service_mails([(reading, report) for reading, report in read if reading.delivery is None])
+
+
+def _match_service_mails(read: Sequence[tuple[_Reading, Report]]) -> None:
+    if not read:
+        return
+    rows = {row for _reading, report in read for row in report.rows}
+    ids = {report.message_id for _reading, report in read if report.message_id}
     mails = list(OutboxMail.objects.filter(Q(uuid__in=rows) | Q(provider_message_id__in=ids)))
     by_uuid = {mail.uuid: mail for mail in mails}
     by_id = {mail.provider_message_id: mail for mail in mails if mail.provider_message_id}
     for reading, report in read:
-        reading.delivery = next((deliveries[row] for row in report.rows if row in deliveries), None)
-        if reading.delivery is None:
-            marked = (by_uuid[row] for row in report.rows if row in by_uuid)
-            reading.mail = next(marked, by_id.get(report.message_id))
+        marked = (by_uuid[row] for row in report.rows if row in by_uuid)
+        reading.mail = next(marked, by_id.get(report.message_id))
 
 
 def _note_quiet(readings: Sequence[_Reading], *, now: datetime) -> Counter[str]:
