@@ -96,12 +96,9 @@ class NewsletterAdmin(admin.ModelAdmin):
         return {} if obj else dict(self.prepopulated_fields)
 
     def save_model(self, request: HttpRequest, obj: Newsletter, form: Any, change: bool) -> None:
+        before = Newsletter.objects.get(pk=obj.pk) if change else None
         super().save_model(request, obj, form, change)
-        if (
-            change
-            and {"description", "frequency"} & set(form.changed_data)
-            and wording.revise_offer(obj, timezone.now())
-        ):
+        if before and wording.revise_offer(obj, timezone.now(), before=before):
             messages.info(
                 request, _("The form now shows a new version of the consent text; earlier consents keep theirs.")
             )

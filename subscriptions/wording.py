@@ -158,13 +158,22 @@ def discard(text: ConsentText) -> bool:
     return True
 
 
-def revise_offer(newsletter: Newsletter, now: datetime) -> list[ConsentText]:
-    """Write new versions of a newsletter's texts after its description or frequency changed, if it has any."""
+def revise_offer(newsletter: Newsletter, now: datetime, *, before: Newsletter) -> list[ConsentText]:
+    """Write new versions of a newsletter's texts after its description or frequency changed, where that changes any.
+
+    What staff wrote stays, but for the stated frequency.
+    """
     languages = newsletter.consent_texts.values_list("language", flat=True).order_by("language").distinct()
-    return [
-        revise(newsletter, language=language, wording=_offer_wording(newsletter, language), now=now)
-        for language in languages
-    ]
+    revised = []
+    for language in languages:
+        current = in_force(newsletter, language).wording
+        if current == _offer_wording(before, language):
+            new = _offer_wording(newsletter, language)
+        else:
+            new = current.replace(frequency(before, language), frequency(newsletter, language))
+        if new != current:
+            revised.append(revise(newsletter, language=language, wording=new, now=now))
+    return revised
 
 
 @cache

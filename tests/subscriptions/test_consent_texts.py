@@ -418,3 +418,31 @@ def test_writing_and_discarding_need_their_permissions(client):
     User.objects.get().user_permissions.set(Permission.objects.filter(codename="delete_consenttext"))
     assert client.get(f"/admin/subscriptions/consenttext/{text.pk}/discard/").status_code == 403
     assert ConsentText.objects.count() == 1
+
+
+def change(client, newsletter, **values):
+    data = {"name": newsletter.name, "description": newsletter.description, "slug": newsletter.slug, "position": 0}
+    data |= {"frequency": newsletter.frequency, "state": newsletter.state} | values
+    assert client.post(f"/admin/subscriptions/newsletter/{newsletter.pk}/change/", data).status_code == 302
+
+
+def test_r06_words_of_ones_own_survive_a_new_description_and_state_a_new_frequency(admin_client):
+    newsletter = make_newsletter()
+    put_in_force(admin_client, WORDS, newsletter)
+
+    change(admin_client, newsletter, description="Etwas anderes.")
+    assert wording.in_force(newsletter, "de").wording == WORDS
+    change(admin_client, newsletter, frequency="weekly")
+
+    words = wording.in_force(newsletter, "de").wording
+    assert words == WORDS.replace(DAILY, wording.FREQUENCY["de"]["weekly"]) != WORDS
+    assert ConsentText.objects.filter(newsletter=newsletter).count() == 2
+
+
+def test_the_standard_wording_follows_the_newsletters_description(admin_client):
+    newsletter = make_newsletter()
+    subscribe(ADDRESS, newsletter)
+
+    change(admin_client, newsletter, description="Etwas anderes.")
+
+    assert wording.in_force(newsletter, "de").wording.startswith("Etwas anderes.")
