@@ -22,7 +22,9 @@ class Carrier:
     def __init__(self, api: str, *, guard: Guard, folder: Path, seed: int = 1, host: str = "127.0.0.1") -> None:
         self.api, self.host, self.folder = api, host, folder / "provider"
         self.folder.mkdir()
-        self._lines: list[dict[str, Any]] = []
+        self._entries: dict[str, list[dict[str, Any]]] = {}
+        self._digests: list[dict[str, Any]] = []
+        self._mailed: Counter[str] = Counter()
         self._read_up_to = 0
         kind = "smtp" if api == "smtp" else "http"
         command = [
@@ -76,31 +78,37 @@ class Carrier:
         new.write_text(json.dumps(asdict(Faults(**faults))))
         new.rename(self.folder / "faults.json")
 
-    @property
-    def log(self) -> list[dict[str, Any]]:
-        """All that has happened so far, in order."""
+    def _read_on(self) -> None:
         path = self.folder / "log"
-        if path.exists():
-            with path.open("rb") as file:
-                file.seek(self._read_up_to)
-                text = file.read()
-            whole = text[: text.rfind(b"\n") + 1]
-            self._read_up_to += len(whole)
-            self._lines += [json.loads(line) for line in whole.splitlines()]
-        return self._lines
+        if not path.exists():
+            return
+        with path.open("rb") as file:
+            file.seek(self._read_up_to)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._read_up_to += len(whole)
+        for entry in map(json.loads, whole.splitlines()):
+            self._entries.setdefault(entry["what"], []).append(entry)
+            if entry["what"] == "taken" and entry["digest"]:
+                self._digests.append(entry)
+                self._mailed[entry["to"]] += 1
 
     def entries(self, what: str) -> list[dict[str, Any]]:
-        return [entry for entry in self.log if entry["what"] == what]
+        """Return what of a kind has happened so far, in order."""
+        self._read_on()
+        return self._entries.get(what, [])[:]
 
     @property
     def digests(self) -> list[dict[str, Any]]:
         """Return the copies of digests that were taken."""
-        return [entry for entry in self.entries("taken") if entry["digest"]]
+        self._read_on()
+        return self._digests[:]
 
     @property
     def mailed(self) -> Counter[str]:
         """Return how many copies of digests were taken for each address."""
-        return Counter(entry["to"] for entry in self.digests)
+        self._read_on()
+        return self._mailed.copy()
 
     def links_for(self, address: str) -> list[str]:
         """Return the links in the last mail to an address that was no digest."""
