@@ -12,6 +12,13 @@ from django.conf import settings
 
 from subscriptions.models import Suppression
 
+# The later replaces the former: who objects after an erasure means more than that.
+BY_STRENGTH = (
+    Suppression.Reason.HARD_BOUNCE,  # ends after a year
+    Suppression.Reason.ERASURE,
+    Suppression.Reason.OBJECTION,
+    Suppression.Reason.COMPLAINT,
+)
 # What the reader's own confirmed sign-up lifts. A complaint stays until staff decide.
 LIFTED_BY_CONFIRMATION = (
     Suppression.Reason.ERASURE,
@@ -51,9 +58,7 @@ def is_blocked(address_key: str) -> bool:
 
 
 def note(address_key: str, reason: Suppression.Reason, now: datetime) -> None:
-    """Remember that an address must not be mailed. A complaint replaces any other reason and is replaced by none.
-
-    A hard bounce, which ends after a year, gives way to any other reason.
+    """Remember that an address must not be mailed. A stronger reason replaces a weaker one, never the other way.
 
     `consent.suppress` calls this and ends the subscriptions in the same transaction.
     """
@@ -61,8 +66,8 @@ def note(address_key: str, reason: Suppression.Reason, now: datetime) -> None:
     suppression, created = Suppression.objects.get_or_create(
         address_hash=address_hash(address_key), defaults={"reason": reason, "created_at": now}
     )
-    is_weaker = suppression.reason == Suppression.Reason.HARD_BOUNCE != reason
-    if not created and (is_weaker or reason == Suppression.Reason.COMPLAINT):
+    known = Suppression.Reason(suppression.reason)
+    if not created and BY_STRENGTH.index(reason) > BY_STRENGTH.index(known):
         Suppression.objects.filter(pk=suppression.pk).update(reason=reason, created_at=now)
 
 

@@ -67,6 +67,14 @@ def test_r38_what_lasts_is_not_hidden_by_a_bounce_that_ends_after_a_year(stronge
     assert Suppression.objects.get().reason == stronger
 
 
+def test_r38_an_objection_after_an_erasure_counts_and_an_erasure_after_an_objection_takes_nothing_back():
+    suppress(Reason.ERASURE)
+    suppress(Reason.OBJECTION)
+    suppress(Reason.ERASURE)
+
+    assert Suppression.objects.get().reason == Reason.OBJECTION
+
+
 def test_r38_after_a_change_of_the_key_an_entry_is_still_found_and_takes_the_new_key(settings):
     suppress(Reason.COMPLAINT)
     change_key(settings)
