@@ -4,6 +4,8 @@ What is held about a reader whose processing is restricted stays meanwhile (GDPR
 """
 
 from datetime import datetime
+from functools import reduce
+from operator import or_
 
 from django.conf import settings
 from django.db.models import Exists, OuterRef, Q, QuerySet, Subquery
@@ -62,11 +64,10 @@ def _remove_sign_ups(sign_ups: QuerySet[SignUp]) -> int:
 
 def due_service_mails(now: datetime) -> QuerySet[OutboxMail]:
     """Mails whose sign-ups are deleted by now too, whatever became of them."""
-    kept = [
-        Q(reference__in=Subquery(model.objects.filter(Exists(_restricted())).values("uuid")))
-        for model in (SignUp, PrivacyRequest)
-    ]
-    return OutboxMail.objects.old(now).exclude(kept[0] | kept[1])
+    causes = [model._default_manager.filter(Exists(_restricted())) for model in (SignUp, PrivacyRequest, RightsCase)]
+    changes = AddressChange.objects.filter(subscriber__restricted_at__isnull=False)
+    kept = [Q(reference__in=Subquery(rows.values("uuid"))) for rows in (*causes, changes)]
+    return OutboxMail.objects.old(now).exclude(reduce(or_, kept))
 
 
 def due_readers(now: datetime) -> QuerySet[Subscriber]:
@@ -81,6 +82,8 @@ def due_readers(now: datetime) -> QuerySet[Subscriber]:
 def _remove_readers(readers: QuerySet[Subscriber]) -> int:
     # A reader who comes back at this very moment is waited for, and then not due any more.
     list(Subscriber.objects.filter(pk__in=readers.values("pk")).select_for_update())
+    # What an unconfirmed change said about an address that is perhaps a stranger's stands in the ledger too.
+    rectifying.forget(list(AddressChange.objects.filter(subscriber__in=readers.all())))
     return delete(readers.all())
 
 

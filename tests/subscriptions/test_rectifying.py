@@ -745,6 +745,18 @@ def test_an_unconfirmed_change_goes_with_its_mail_and_a_confirmed_one_later(sett
     assert not AddressChange.objects.exists()
 
 
+def test_a_question_to_a_stranger_does_not_outlive_the_reader_who_had_it_asked(settings):
+    subscribe(OLD, make_newsletter())
+    consent.withdraw_all(Subscriber.objects.get(), origin=ORIGIN, now=timezone.now() - timedelta(days=200))
+    Subscriber.objects.update(created_at=timezone.now() - timedelta(days=300))
+    asked()
+
+    purge_all(timezone.now())
+
+    assert not Subscriber.objects.exists()
+    assert rows_with(NEW, but=()) == {}
+
+
 def test_nothing_about_a_restricted_readers_change_is_purged(settings):
     subscribe(OLD, make_newsletter())
     move()
@@ -753,6 +765,7 @@ def test_nothing_about_a_restricted_readers_change_is_purged(settings):
     purge_all(timezone.now() + settings.ADDRESS_CHANGE_RETENTION + timedelta(days=1))
 
     assert AddressChange.objects.exists()
+    assert OutboxMail.objects.filter(kind=rectifying.ASKED).exists()
 
 
 @pytest.mark.parametrize(("said", "reason"), [("complaint", "complaint"), ("hard", "hard_bounce")])
