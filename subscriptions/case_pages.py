@@ -187,7 +187,8 @@ def show(request: HttpRequest, case: RightsCase) -> HttpResponse:
         "page.html",
         title=str(case),
         case=case,
-        address=case.address if may_handle(request) else case.address and mask(case.address),
+        address=_shown(request, case.address),
+        new_address=_shown(request, case.new_address),
         entered_by=desk.account_name(case.entered_by),
         closed_by=desk.account_name(case.closed_by),
         due=due_text(case, timezone.localdate()),
@@ -196,6 +197,10 @@ def show(request: HttpRequest, case: RightsCase) -> HttpResponse:
         may_export=may_handle(request) and case.kind == Kind.ACCESS and case.address,
         may_see_evidence=request.user.has_perm(SEE_EVIDENCE),
     )
+
+
+def _shown(request: HttpRequest, address: str) -> str:
+    return address if may_handle(request) else address and mask(address)
 
 
 def act(request: HttpRequest, pk: int, name: str) -> HttpResponse:

@@ -7,13 +7,14 @@ count on that, so that we are early rather than late.
 
 import logging
 from calendar import monthrange
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from typing import Any
 from uuid import UUID, uuid4, uuid5
 
 from django.db import transaction
+from django.db.models import QuerySet
 from django.urls import reverse
 from django.utils import timezone
 from django.utils.translation import gettext as _
@@ -58,7 +59,11 @@ def add_months(day: date, months: int) -> date:
 
 @transaction.atomic
 def enter(letter: Letter, *, by: str, now: datetime) -> tuple[RightsCase, bool]:
-    """Write a case down, and say whether it was new: a form sent twice is one letter."""
+    """Write a case down, and say whether it was new: a form sent twice is one letter.
+
+    The same form gone back to and filled in for somebody else is another one.
+    """
+    newsletters = list(letter.newsletters)
     values = {
         "kind": letter.kind,
         "way": letter.way,
@@ -71,9 +76,11 @@ def enter(letter: Letter, *, by: str, now: datetime) -> tuple[RightsCase, bool]:
         "entered_by": by,
         "note": letter.note,
     }
-    case, is_new = RightsCase.objects.get_or_create(uuid=letter.uuid, defaults=values)
+    wish = [letter.kind, letter.way, letter.address.key, letter.received_on, values["new_address"]]
+    uuid = uuid5(letter.uuid, " ".join(map(str, [*wish, *sorted(newsletter.pk for newsletter in newsletters)])))
+    case, is_new = RightsCase.objects.get_or_create(uuid=uuid, defaults=values)
     if is_new:
-        case.newsletters.set(letter.newsletters)
+        case.newsletters.set(newsletters)
     return case, is_new
 
 
@@ -164,14 +171,37 @@ def anonymise(address_key: str, now: datetime) -> int:
     """Take the reader out of his cases, and answer open ones: nothing is left that they could be about."""
     cases = RightsCase.objects.filter(address_key=address_key)
     cases.open().update(state=State.DONE, closed_at=now, closed_by=SYSTEM)
-    return cases.update(
+    count = cases.update(
         address="", address_key="", new_address="", extension_reason="", outcome="", note="", request=None
     )
+    return count + _naming(address_key).update(new_address="")
+
+
+def _naming(address_key: str) -> QuerySet[RightsCase]:
+    """The cases in which another reader gave this address as the one to move to."""
+    return RightsCase.objects.filter(new_address__iexact=address_key).exclude(address_key=address_key)
 
 
 def export(address_key: str) -> list[dict[str, Any]]:
-    """Return a reader's cases; not who of our staff handled them, for that is their data (EuGH C-579/21)."""
-    cases = RightsCase.objects.filter(address_key=address_key).prefetch_related("newsletters")
+    """Return a reader's cases; not who of our staff handled them, for that is their data (EuGH C-579/21).
+
+    Of a case in which another reader gave this address as the new one, that it was given; the rest is the other's.
+    """
+    own = RightsCase.objects.filter(address_key=address_key).prefetch_related("newsletters").order_by("pk")
+    return _described(own) + [
+        {**case, "newsletters": [], "address": "", "extension_reason": "", "outcome": "", "internal_note": ""}
+        for case in _described(_naming(address_key).order_by("pk"))
+    ]
+
+
+def held() -> Iterator[str]:
+    """Return the keys of all addresses that cases name."""
+    for address_key, new_address in RightsCase.objects.values_list("address_key", "new_address").iterator():
+        yield address_key
+        yield new_address.lower()
+
+
+def _described(cases: Iterable[RightsCase]) -> list[dict[str, Any]]:
     return [
         {
             "number": case.pk,
@@ -189,7 +219,7 @@ def export(address_key: str) -> list[dict[str, Any]]:
             "outcome": case.outcome,
             "internal_note": case.note,
         }
-        for case in cases.order_by("pk")
+        for case in cases
     ]
 
 

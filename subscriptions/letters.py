@@ -126,6 +126,8 @@ def _rectify(case: RightsCase, origin: Origin, now: datetime) -> Done:
     reader = _reader(case)
     if reader is None:
         return _unknown()
+    if not case.new_address:
+        return Done(_("Not done. The new address was deleted, as its owner asked."), is_answered=False)
     try:
         rectifying.request_change(reader, canonicalise(case.new_address), origin=origin, now=now)
     except ChangeRefused as refused:

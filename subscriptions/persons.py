@@ -310,7 +310,7 @@ CASES = Holding(
     export=cases.export,
     erase=cases.anonymise,
     kept=_cases_are_kept,
-    held=lambda: RightsCase.objects.values_list("address_key", flat=True).iterator(),
+    held=cases.held,
     words=telling.CASES,
     follow=_take_cases_along,
 )

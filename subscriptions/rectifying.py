@@ -205,9 +205,8 @@ def _settle_in(
     reader.address_changes.filter(state=State.REQUESTED).update(state=State.CLOSED)
     consent.change_address(reader, change, absorbed=other, origin=origin, now=now)
     suppression.lift(new.key)
-    if new.key != old_key:
-        for holding in persons.holdings():
-            holding.follow(old_key, new.canonical, new.key, now)
+    for holding in persons.holdings():
+        holding.follow(old_key, new.canonical, new.key, now)
 
 
 def _unite(reader: Subscriber, other: Subscriber) -> None:

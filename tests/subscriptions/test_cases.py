@@ -15,7 +15,7 @@ from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from newsroom.mail import outbox
-from newsroom.mail.addresses import canonicalise
+from newsroom.mail.addresses import canonicalise, mask
 from newsroom.mail.models import OutboxMail
 from newsroom.tasks import purge_all
 from subscriptions import cases, evidence, ledger, letters, persons, privacy, suppression
@@ -203,6 +203,42 @@ def test_a_change_of_address_is_asked_at_the_new_one_and_its_confirmation_closes
     assert (case.state, case.address_key) == (State.DONE, "neu@example.com")
 
 
+def test_another_spelling_of_the_address_closes_the_case_as_well(admin_client):
+    subscribe(ADDRESS, make_newsletter())
+    case = enter(admin_client, "rectify", new_address="Leserin@example.com")
+
+    a_reader().post(link_in(mails_to("Leserin@example.com")[-1], "/meine-daten/adresse/"))
+
+    case.refresh_from_db()
+    assert (case.state, case.address) == (State.DONE, "Leserin@example.com")
+
+
+def test_who_is_named_in_another_readers_letter_is_told_so_and_erased_there(admin_client):
+    subscribe(ADDRESS, make_newsletter())
+    case = enter(admin_client, "rectify", new_address="Fremd@example.com", note="Wohnt jetzt in Rieth")
+
+    [told] = persons.CASES.export("fremd@example.com")
+    assert told["new_address"] == "Fremd@example.com"
+    assert not {ADDRESS, "Wohnt jetzt in Rieth"} & set(map(str, told.values()))
+    assert "fremd@example.com" in set(persons.CASES.held())
+    privacy.erase_address("fremd@example.com", origin=Origin(source="letter"), now=timezone.now())
+
+    case.refresh_from_db()
+    assert (case.state, case.address, case.new_address) == (State.OPEN, ADDRESS, "")
+    assert persons.CASES.export("fremd@example.com") == []
+    do(admin_client, case, "carry-out")
+    assert case.state == State.OPEN and not AddressChange.objects.exists()
+
+
+def test_who_only_looks_sees_neither_address_in_full(client, admin_client):
+    case = enter(admin_client, "rectify", new_address="Neu@example.com", act="note")
+
+    page = staff(client, "view_rightscase").get(f"{LIST}{case.pk}/change/").content.decode()
+
+    assert ADDRESS not in page and "Neu@example.com" not in page
+    assert mask(ADDRESS) in page and mask("Neu@example.com") in page
+
+
 def test_the_file_for_a_letter_holds_everything_and_the_look_is_noted(admin_client, admin_user):
     subscribe(ADDRESS, make_newsletter())
     case = enter(admin_client, "access", note="Ordner 3")
@@ -240,6 +276,18 @@ def test_a_form_sent_twice_counts_once(admin_client):
 
     assert RightsCase.objects.count() == 1
     assert [act["act"] for act in ledger.evidence(ADDRESS)].count("withdrawn") == 1
+
+
+def test_a_form_gone_back_to_for_somebody_else_is_another_letter(admin_client):
+    form = {"uuid": str(uuid4())}
+    enter(admin_client, "object", **form)
+
+    for _time in range(2):
+        enter(admin_client, "object", address="anderer@example.com", **form)
+
+    assert set(RightsCase.objects.values_list("address", flat=True)) == {ADDRESS, "anderer@example.com"}
+    assert RightsCase.objects.count() == 2
+    assert suppression.is_suppressed("anderer@example.com")
 
 
 def test_what_is_only_noted_is_done_later(admin_client):
@@ -490,11 +538,13 @@ def test_answered_cases_go_after_their_period_and_open_ones_stay(settings):
 def test_the_cases_of_a_restricted_reader_stay(settings):
     now = timezone.now()
     make_subscriber(ADDRESS, restricted_at=now)
-    make_case(state=State.DONE, closed_at=now - settings.PRIVACY_REQUEST_RETENTION - timedelta(days=1))
+    long_ago = now - settings.PRIVACY_REQUEST_RETENTION - timedelta(days=1)
+    case = make_case(state=State.DONE, closed_at=long_ago)
+    outbox.enqueue("case_refused", reference=case.uuid, now=long_ago)
 
     purge_all(now)
 
-    assert RightsCase.objects.exists()
+    assert RightsCase.objects.exists() and OutboxMail.objects.exists()
 
 
 def test_the_database_refuses_a_closed_case_without_its_time():
