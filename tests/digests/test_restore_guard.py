@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from django.contrib.auth.models import Permission, User
-from django.core.management import call_command
+from django.core.management import CommandError, call_command
 from django.urls import reverse
 from django.utils import timezone
 
@@ -80,6 +80,17 @@ def test_after_a_restore_nothing_is_made_or_handed_over_until_somebody_says_so()
     assert len(addresses()) == 2  # today's; what was being sent is paused
     digest.refresh_from_db()
     assert digest.state == Digest.State.PAUSED and digest.state_reason
+
+
+def test_the_command_that_delivers_says_why_it_does_not():
+    count(3)
+    make_sending_digest(readers=2)
+    restore(1)
+
+    with pytest.raises(CommandError, match=r"\w"):
+        call_command("deliver")
+
+    assert addresses() == []
 
 
 def test_a_digest_that_went_out_after_the_backup_does_not_go_out_again():

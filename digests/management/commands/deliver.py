@@ -1,9 +1,9 @@
 import time
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandParser
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from digests import delivery, sweeping
+from digests import delivery, restoring, sweeping
 from digests.clock import database_now
 from digests.models import DeliveryBatch
 
@@ -17,6 +17,8 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="Do not wait for batches that are due later.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if not restoring.count(database_now()):
+            raise CommandError(restoring.find_obstacle())  # it would wait for a person for ever
         worked = self.deliver()
         while not options["once"] and DeliveryBatch.objects.open().filter(digest__state="sending").exists():
             time.sleep(POLL_SECONDS)
