@@ -26,9 +26,9 @@ def working(site):
 
 
 def test_storms_of_429_lose_nobody_and_use_up_no_attempt(site, carrier, working, sized, figure):
-    rate, provider = 20, carrier("postmark")
+    rate, provider = 5, carrier("postmark")  # even a busy machine sends faster
     provider.do_wrong(mode="throttle", rate=rate, retry_after="1")
-    digest, addresses = make_digest_to(sized(100, 1200))
+    digest, addresses = make_digest_to(sized(60, 300))
     working(provider)
     started = time.monotonic()
     site.wait_until(lambda: is_done_without_hurry(digest), timeout=600)
