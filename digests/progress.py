@@ -83,6 +83,10 @@ class Plot:
         return max(self.bars[-1].place + 1, 12) if self.bars else 0
 
     @property
+    def last(self) -> Bar | None:
+        return self.bars[-1] if self.bars else None
+
+    @property
     def shown(self) -> list[Bar]:
         """The bars that are not empty."""
         return [bar for bar in self.bars if bar.accepted or bar.other]

@@ -257,6 +257,7 @@ class ConsentTextAdmin(admin.ModelAdmin):
             for language in sorted(wording.DECLARATION, key=lambda each: each != current.language)
         }
         return {
+            "is_nav_sidebar_enabled": False,  # the frames need the room
             "pieces": versions.differences(current.wording, words),
             "frames": [(versions.language_name(language), url) for language, url in urls.items()],
             "seen": fingerprint(words),

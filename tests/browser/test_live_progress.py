@@ -53,6 +53,7 @@ def test_staff_watch_a_digest_pause_it_and_let_it_go_on(desk: Page, demo: Demo) 
     expect(desk.locator(".desk-bar")).not_to_have_attribute("value", str(done(desk)), timeout=SENDING_PATIENCE)
     assert desk.evaluate("window.isTheSamePage") is True
     expect(desk.locator("details[open] .desk-table")).to_be_visible()
+    expect(desk.locator("#progress-lost")).to_be_hidden()
     assert_accessible(desk, part="#content")
 
     decide(desk, "pause", "Ein Fehler im Aufmacher")
