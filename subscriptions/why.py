@@ -120,13 +120,23 @@ def _of_sign_up(cause: UUID) -> Reason | None:
         return None
     confirmed = _confirmation_of(request)
     # After an erasure the proof stays locked away; this page is no place to read it.
-    is_erased = confirmed and not Subscriber.objects.filter(uuid=confirmed.record.subject).exists()
+    is_erased = confirmed and not _is_reader(confirmed)
     if is_erased or not (confirmed or SignUp.objects.filter(uuid=cause).exists()):
         return None
     # Only the mail that asks for a confirmation is on record; the other says that there is nothing to confirm.
     if ConsentRecord.objects.filter(subject=cause, type=Act.MAIL_SENT).exists():
         return _asked(request, confirmed)
     return _known_already(request)
+
+
+def _is_reader(confirmed: ConsentPayload) -> bool:
+    """Say whether who confirmed is a reader still, perhaps as one with another who moved to his address."""
+    known_as = [confirmed.record.subject]
+    moved_in = ConsentPayload.objects.filter(address_key=confirmed.address_key, record__type=Act.ADDRESS_CHANGED)
+    for move in moved_in.select_related("record").order_by("record_id"):
+        if move.body.get("absorbed") == str(known_as[-1]):
+            known_as.append(move.record.subject)
+    return Subscriber.objects.filter(uuid__in=known_as).exists()
 
 
 def _asked(request: ConsentPayload, confirmed: ConsentPayload | None) -> Reason:

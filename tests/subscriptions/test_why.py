@@ -127,6 +127,19 @@ def test_a_confirmed_sign_up_says_so_as_long_as_the_reader_is_one():
     assert "es ist also nichts bestellt" not in words_at(link)
 
 
+def test_a_confirmed_sign_up_says_so_also_where_another_reader_moved_in():
+    path = sign_up(ADDRESS, make_newsletter())
+    link = link_in(last_mail(), WHY)
+    a_reader().post(path)
+    subscribe("vorher@leser.example", make_newsletter())
+    reader = Subscriber.objects.get(address_key="vorher@leser.example")
+    rectifying.request_change(reader, canonicalise(ADDRESS), origin=Origin(source="rights_page"), now=timezone.now())
+    a_reader().post(link_in(mails_to(ADDRESS)[-1], "/meine-daten/adresse/"))
+
+    assert Subscriber.objects.count() == 1
+    assert "vorher@" not in words_at(link)
+
+
 def test_who_has_the_newsletter_already_reads_that_nothing_was_to_be_confirmed():
     newsletter = make_newsletter()
     subscribe(ADDRESS, newsletter)
