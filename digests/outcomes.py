@@ -10,7 +10,7 @@ from django.utils.translation import ngettext
 
 from digests import audience
 from digests.delivery import finish
-from digests.models import Delivery, DeliveryBatch, DeliveryBatchQuerySet, Digest, DigestChange
+from digests.models import Delivery, DeliveryBatch, DeliveryBatchQuerySet, DeliveryQuerySet, Digest, DigestChange
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User
@@ -66,6 +66,19 @@ def retriable(digest: Digest) -> int:
     return int(failed.aggregate(size=Sum("size"))["size"] or 0) - own
 
 
+def leave(uncertain: DeliveryQuerySet) -> int:
+    """Close uncertain deliveries as failed, nobody knowing better; return how many. Belongs into a transaction.
+
+    They are locked first: an update by way of their batches would not look again at what somebody else just closed, or
+    a provider just told of.
+    """
+    rows = list(uncertain.order_by("pk").select_for_update(of=("self",)).values_list("pk", flat=True))
+    return sum(
+        Delivery.objects.filter(pk__in=rows[start : start + CHUNK]).update(state=Own.FAILED, reason="given up")
+        for start in range(0, len(rows), CHUNK)
+    )
+
+
 def give_up_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: str) -> int:
     """Close the uncertain deliveries as failed, by somebody's decision; return how many.
 
@@ -73,13 +86,7 @@ def give_up_uncertain(digest: Digest, *, now: datetime, actor: "User", reason: s
     """
     with transaction.atomic():
         asked = [Batch.LEASED, Batch.SUBMITTING]
-        # Locked one by one: an update by way of the batches would not look again at what somebody else just closed.
-        settled = digest.deliveries.uncertain().exclude(batch__state__in=asked).order_by("pk")
-        rows = list(settled.select_for_update(of=("self",)).values_list("pk", flat=True))
-        count = sum(
-            Delivery.objects.filter(pk__in=rows[start : start + CHUNK]).update(state=Own.FAILED, reason="given up")
-            for start in range(0, len(rows), CHUNK)
-        )
+        count = leave(digest.deliveries.uncertain().exclude(batch__state__in=asked))
         if count:
             _note(digest, _gave_up(count), actor=actor, reason=reason, now=now)
     finish(digest.pk, now=now)

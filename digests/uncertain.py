@@ -15,7 +15,7 @@ from django.conf import settings
 from django.db import transaction
 from django.utils.translation import ngettext
 
-from digests import audience, providers
+from digests import audience, outcomes, providers
 from digests.clock import let_others_write
 from digests.models import (
     Delivery,
@@ -115,9 +115,7 @@ def _try_again(
 def _leave(digest: Digest, *, written_before: datetime, now: datetime) -> None:
     with transaction.atomic():
         old = digest.deliveries.uncertain().filter(created_at__lt=written_before)
-        count = old.exclude(batch__state__in=DeliveryBatch.OPEN_STATES).update(
-            state=Delivery.State.FAILED, reason="given up"
-        )
+        count = outcomes.leave(old.exclude(batch__state__in=DeliveryBatch.OPEN_STATES))
         if not count:
             return
         reason = ngettext(

@@ -10,8 +10,8 @@ from django.contrib.auth.models import User
 from django.db import connection
 from django.utils import timezone
 
-from digests import audit, delivery, outcomes, release, sweeping
-from digests.models import Delivery, DeliveryBatch, Digest, Provider
+from digests import audit, delivery, outcomes, release, sweeping, uncertain
+from digests.models import Delivery, DeliveryBatch, Digest, DigestSchedule, Provider
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_sending_digest
 
@@ -231,6 +231,28 @@ def test_of_two_who_press_at_once_one_decides(chief, prepare):
         deliver_all()
         assert len(set(addresses())) == len(addresses()) == (0 if prepare is lose_for_good else 12)
     assert is_sound()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_two_hosts_one_leaves_what_was_uncertain_for_too_long():
+    digest = make_sending_digest(readers=12)
+    lose_everything(digest)
+    DigestSchedule.objects.update(uncertain_policy="leave")
+    later = timezone.now() + timedelta(hours=2)
+    barrier = Barrier(2)
+
+    def resolve(_number):
+        try:
+            barrier.wait(20)
+            uncertain.resolve(later)
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(resolve, range(2)))
+
+    assert standing(digest) == {"expected": 12, "failed": 12}
+    assert digest.changes.count() == 1
 
 
 def test_a_paused_digest_keeps_waiting_when_its_failed_ones_are_to_be_tried_again(chief):
