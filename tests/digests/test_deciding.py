@@ -3,11 +3,12 @@
 import smtplib
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from threading import Barrier
+from threading import Barrier, Event
+from time import sleep
 
 import pytest
 from django.contrib.auth.models import User
-from django.db import connection
+from django.db import connection, transaction
 from django.utils import timezone
 
 from digests import audit, delivery, outcomes, release, sweeping, uncertain
@@ -234,25 +235,34 @@ def test_of_two_who_press_at_once_one_decides(chief, prepare):
 
 
 @pytest.mark.django_db(transaction=True)
-def test_of_two_hosts_one_leaves_what_was_uncertain_for_too_long():
+@pytest.mark.parametrize("by", ["schedule", "staff"])
+def test_what_a_provider_tells_of_while_the_others_are_left_stands(chief, by):
     digest = make_sending_digest(readers=12)
     lose_everything(digest)
     DigestSchedule.objects.update(uncertain_policy="leave")
-    later = timezone.now() + timedelta(hours=2)
-    barrier = Barrier(2)
+    told = digest.deliveries.first()
+    has_begun = Event()
 
-    def resolve(_number):
+    def leave():
         try:
-            barrier.wait(20)
-            uncertain.resolve(later)
+            has_begun.set()
+            if by == "staff":
+                decide(outcomes.give_up_uncertain, digest, chief)
+            else:
+                uncertain.resolve(timezone.now() + timedelta(hours=2))
         finally:
             connection.close()
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(resolve, range(2)))
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            Delivery.objects.filter(pk=told.pk).update(state=Delivery.State.ACCEPTED)
+            leaving = pool.submit(leave)
+            has_begun.wait(20)
+            sleep(1)  # it waits for the row by now
+        leaving.result(60)
 
-    assert standing(digest) == {"expected": 12, "failed": 12}
-    assert digest.changes.count() == 1
+    assert standing(digest) == {"expected": 12, "accepted": 1, "failed": 11}
+    assert "11" in digest.changes.order_by("pk").first().reason
 
 
 def test_a_paused_digest_keeps_waiting_when_its_failed_ones_are_to_be_tried_again(chief):
