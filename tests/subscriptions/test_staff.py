@@ -64,6 +64,27 @@ def test_a_whole_address_in_any_spelling_finds_its_reader(admin_client, reader, 
     assert part.context["cl"].result_count == 0
 
 
+@pytest.mark.parametrize(
+    "model",
+    ["subscriber", "signup", "consentrecord", "addresschange", "rightscase", "privacyrequest", "suppression", "evidenceview"],
+)  # fmt: skip
+def test_an_address_looked_for_stands_in_no_url(admin_client, client, reader, model):
+    path = f"/admin/subscriptions/{model}/"
+    form = admin_client.get(path).content.decode().split('id="changelist-search"')[1].split("</form>")[0]
+    assert 'method="post"' in form.split(">")[0] and "csrfmiddlewaretoken" in form
+
+    for typed, has_hits in (("LESERIN@Example.com", model in ("subscriber", "signup", "consentrecord")), ("x", False)):
+        answer = admin_client.post(path, {"q": typed})
+        assert answer.status_code == 302 and "@" not in answer["Location"]
+        page = admin_client.get(answer["Location"])
+        assert bool(page.context["cl"].result_count) is has_hits
+        assert "example.com" not in page.content.decode().lower().split("<main")[0]
+
+    assert admin_client.post(path, {"q": " "})["Location"] == path
+    client.force_login(User.objects.create_user("gast", is_staff=True))
+    assert client.post(path, {"q": "leserin@example.com"}).status_code == 403
+
+
 def test_typing_an_address_tells_whether_it_is_suppressed(admin_client):
     suppression.note("angry@example.com", Suppression.Reason.COMPLAINT, timezone.now())
 
