@@ -149,7 +149,7 @@ def test_the_certificate_is_asked_for_once(ses):
         {"SigningCertURL": f"https://{HOST}/SimpleNotificationService-9c6465fa7f48f5ca.pem#x"},
         {"SigningCertURL": "https://[::1"},
         {"SigningCertURL": 7},
-        {"Timestamp": (now() - timedelta(hours=26)).isoformat()},
+        {"Timestamp": "2026-01-02T03:04:05.678Z"},
     ],
     ids=str,
 )
