@@ -6,7 +6,9 @@ import re
 _ADDRESS = re.compile(r"[^\s<>\"'(),:;/\\]+@[\w.-]+\.\w+")
 # Wherever else one may stand; all have 43 characters or more, with capitals, which ids and slugs do not have.
 _TOKEN = re.compile(r"(?<![\w-])(?=[a-z\d_-]*[A-Z])[\w-]{43,}(?![\w-])")
-_TOKEN_PATH = re.compile(r"(/(?:newsletter/(?:bestaetigen|abmelden|einstellungen|warum)|meine-daten(?:/adresse)?)/)[\w-]{16,}")
+_TOKEN_PATH = re.compile(
+    r"(/(?:newsletter/(?:bestaetigen|abmelden|einstellungen|warum)|meine-daten(?:/adresse)?)/)[\w-]{16,}"
+)
 
 
 def mask(text: str) -> str:

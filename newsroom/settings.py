@@ -258,7 +258,7 @@ RIGHTS_LINK_LIFETIME = timedelta(hours=env.int("RIGHTS_LINK_LIFETIME_HOURS", 24)
 RIGHTS_FORM_LIFETIME = timedelta(minutes=30)
 DELIVERY_RETENTION = timedelta(days=env.int("DELIVERY_RETENTION_DAYS", 90))
 PROVIDER_EVENT_RETENTION = timedelta(days=env.int("PROVIDER_EVENT_RETENTION_DAYS", 7))
-if PROVIDER_EVENT_RETENTION < timedelta(days=2):
+if PROVIDER_EVENT_RETENTION.days < 2:
     raise ImproperlyConfigured("PROVIDER_EVENT_RETENTION_DAYS is 2 at least: until then a report may be sent again.")
 EVIDENCE_RETENTION_YEARS = env.int("EVIDENCE_RETENTION_YEARS", 3)
 CONSENT_LAPSE_MONTHS = env.int("CONSENT_LAPSE_MONTHS", 24)
