@@ -35,7 +35,7 @@ class DeadlineFilter(admin.SimpleListFilter):
 
 class RightsCaseAdmin(FindsByAddress, ReadOnly):
     change_list_template = "admin/subscriptions/rightscase/change_list.html"
-    list_display = ["__str__", "kind", "way", "masked", "received", "due", "state"]
+    list_display = ["__str__", "due", "kind", "state", "masked", "way", "received"]
     list_filter = [DeadlineFilter, "state", "kind", "way"]
     date_hierarchy = "received_on"
 

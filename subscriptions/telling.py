@@ -95,7 +95,7 @@ def act_title(act: str) -> str:
 
 
 def way(source: str) -> str:
-    return str(WAYS.get(source, _("another way")))
+    return capfirst(str(WAYS.get(source, _("another way"))))
 
 
 def page(url: str) -> str:
@@ -105,7 +105,7 @@ def page(url: str) -> str:
 
 def actor(name: str) -> str:
     """Tell who acted by what they are to us: which of our staff it was is their own data (EuGH C-579/21)."""
-    return str(ACTORS.get(name.partition(":")[0], _("others")))
+    return capfirst(str(ACTORS.get(name.partition(":")[0], _("others"))))
 
 
 def newsletters(named: list[Row]) -> str:
@@ -141,7 +141,12 @@ def _tell_readers(rows: list[Row]) -> list[Passage]:
 
 
 def _tell_evidence(rows: list[Row]) -> list[Passage]:
-    return [Passage(act_title(row["act"]), facts(row, ACT), (*wordings(row), *_mail(row))) for row in rows]
+    return [Passage(act_title(row["act"]), facts(_once(row), ACT), (*wordings(row), *_mail(row))) for row in rows]
+
+
+def _once(row: Row) -> Row:
+    """Leave out the address as typed where it is the address itself."""
+    return row if row.get("address_typed") != row.get("address") else row | {"address_typed": ""}
 
 
 def _mail(row: Row) -> tuple[Quote, ...]:
@@ -250,7 +255,7 @@ SUPPRESSIONS = Words(
     ),
 )
 PRIVACY_REQUESTS = Words(
-    title=gettext_lazy("Your requests for a link to this page"),
+    title=gettext_lazy("Your requests for the link to “My data”"),
     why=gettext_lazy("So that the link works once only, and that we can show we answered."),
     legal_basis=RIGHTS,
     until=period_of("privacy_requests"),
@@ -310,7 +315,7 @@ SIGN_UPS = Words(
     until=period_of("sign_ups"),
     tell=lambda rows: [
         Passage(
-            facts=facts(row, SIGN_UP),
+            facts=facts(_once(row), SIGN_UP),
             quotes=tuple(Quote(_("What the form said:"), wording) for wording in row["consent_texts"]),
         )
         for row in rows

@@ -40,7 +40,7 @@ class Standing:
 
 def differences(before: str, after: str) -> list[Piece]:
     """Return the words of both wordings in reading order, what is gone before what is new."""
-    old, new = (re.findall(r"\S+\s*", wording) for wording in (before, after))
+    old, new = (re.findall(r"\w+\s*|\W\s*", wording) for wording in (before, after))
     pieces = []
     for kind, i1, i2, j1, j2 in SequenceMatcher(None, old, new, autojunk=False).get_opcodes():
         if kind == "equal":

@@ -140,7 +140,7 @@ def _is_reader(confirmed: ConsentPayload) -> bool:
 
 
 def _asked(request: ConsentPayload, confirmed: ConsentPayload | None) -> Reason:
-    outcome = _moment(confirmed.record.at) if confirmed else _("no; so nothing has been ordered")
+    outcome = _moment(confirmed.record.at) if confirmed else _("No; so nothing has been ordered")
     do_nothing = _(
         "Then do nothing. Without the button behind the link in the mail nothing is ordered, no further mail comes, and"
         " the entry is deleted after %(period)s."
@@ -203,7 +203,7 @@ def _of_address_change(cause: UUID) -> Reason | None:
     change = AddressChange.objects.filter(uuid=cause).first()
     if change is None:
         return None
-    done = _moment(change.confirmed_at) if change.confirmed_at else _("not yet; until then nothing changes")
+    done = _moment(change.confirmed_at) if change.confirmed_at else _("Not yet; until then nothing changes")
     return Reason(
         lead=_(
             "A reader asked us to write to another address from now on. So we ask at the new address, and tell the old"
