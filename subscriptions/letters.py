@@ -52,7 +52,8 @@ def mail_link(case: RightsCase, *, by: str, now: datetime) -> bool:
     outcome = _("The link to the page “My data” is mailed to the address.")
     if not cases.close(case, outcome=outcome, by=by, now=now):
         return False
-    privacy.request_link(canonicalise(case.address), now=now)
+    request = privacy.request_link(canonicalise(case.address), now=now)
+    RightsCase.objects.filter(pk=case.pk).update(request=request)
     return True
 
 

@@ -17,7 +17,7 @@ from newsroom.mail.outbox import Prepared, Withheld
 from newsroom.mail.transport import Result
 from subscriptions import consent, ledger, links, privacy, suppression, throttling, wording
 from subscriptions.links import Purpose, TokenSeed
-from subscriptions.models import ConsentRecord, PrivacyRequest, SignUp, Subscriber, Subscription
+from subscriptions.models import ConsentRecord, PrivacyRequest, RightsCase, SignUp, Subscriber, Subscription
 
 
 def register() -> None:
@@ -74,6 +74,8 @@ def _why_no_rights_mail(request: PrivacyRequest) -> str:
     """A blocked address gets this mail all the same: the rights do not end with a complaint."""
     if request.state != PrivacyRequest.State.REQUESTED or request.expires_at <= timezone.now():
         return "the link has expired"
+    if request.cases.exclude(way=RightsCase.Way.PAGE).exists():
+        return ""  # staff's answer to a letter or a call: the limits are for the form that anybody can send
     same_address = PrivacyRequest.objects.filter(address_key=request.address_key)
     return "asked for too often" if _is_repeat("rights_link", request, same_address) else ""
 

@@ -30,7 +30,15 @@ from subscriptions.models import (
     Suppression,
 )
 from tests.makers import make_newsletter, make_subscriber, make_subscription
-from tests.subscriptions.reading import a_reader, link_in, mails_to, open_rights_page, send_form, subscribe
+from tests.subscriptions.reading import (
+    a_reader,
+    form_token,
+    link_in,
+    mails_to,
+    open_rights_page,
+    send_form,
+    subscribe,
+)
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "leserin@example.com"
@@ -265,6 +273,22 @@ def test_access_may_be_answered_by_the_link(admin_client):
 
     assert case.state == State.DONE
     assert link_in(mails_to(ADDRESS)[-1], "/meine-daten/")
+
+
+def test_the_answer_by_the_link_goes_out_however_often_it_was_asked_for_on_the_page(admin_client):
+    subscribe(ADDRESS, make_newsletter())
+    open_rights_page(ADDRESS)
+    case = enter(admin_client, "access")
+    before = len(mails_to(ADDRESS))
+
+    do(admin_client, case, "mail-link")
+
+    assert case.state == State.DONE
+    assert len(mails_to(ADDRESS)) == before + 1
+    reader, page = a_reader(), mails_to(ADDRESS)[-1]
+    page = reader.post(link_in(page, "/meine-daten/"))
+    reader.post("/meine-daten/export/", {"token": form_token(page)})
+    assert RightsCase.objects.filter(kind=Kind.ACCESS).count() == 1  # the letter's, and no second one
 
 
 def test_a_form_sent_twice_counts_once(admin_client):
