@@ -133,6 +133,10 @@ def _claim(batch_id: int) -> Claim | None:
         if free.update(state=DeliveryBatch.State.FAILED, reason="attempts"):
             log.error("batch %s: gave up after %s attempts", batch.pk, batch.attempts)
         return None
+    if not _is_safe_to_repeat(batch, provider, now=now):
+        if free.update(state=DeliveryBatch.State.FAILED, reason="key"):
+            log.warning("batch %s: not asked again, the provider may not know the key", batch.pk)
+        return None
     with transaction.atomic():
         claimed = free.update(
             state=DeliveryBatch.State.LEASED,
@@ -145,6 +149,14 @@ def _claim(batch_id: int) -> Claim | None:
             transaction.set_rollback(True)  # another batch tries already
             return None
     return Claim(batch, provider, batch.fence + 1) if claimed else None
+
+
+def _is_safe_to_repeat(batch: DeliveryBatch, provider: Provider, *, now: datetime) -> bool:
+    """Whether a batch that goes out again for its keys' sake still may: a pause, a gate or a deploy takes its time."""
+    if batch.keyed_until is None:
+        return True
+    last = DeliveryAttempt.objects.filter(batch__in=[batch.pk, batch.parent_id]).order_by("-started_at").first()
+    return now < batch.keyed_until and last is not None and last.provider_id == provider.pk
 
 
 def _hand_over(claim: Claim, progress: Progress) -> None:
@@ -433,7 +445,9 @@ def _move(batch: DeliveryBatch, reader_ids: list[int], *, at: datetime, attempts
     moving = set(batch.deliveries.filter(subscriber__in=reader_ids).values_list("subscriber", flat=True))
     if moving:
         new = audience.add_batch(batch.digest, [pk for pk in reader_ids if pk in moving], at=at, parent=batch)
-        DeliveryBatch.objects.filter(pk=new.pk).update(attempts=attempts, is_second_try=batch.is_second_try)
+        DeliveryBatch.objects.filter(pk=new.pk).update(
+            attempts=attempts, is_second_try=batch.is_second_try, keyed_until=batch.keyed_until
+        )
         batch.deliveries.filter(subscriber__in=moving).update(batch=new)
     leaving = set(reader_ids)
     batch.reader_ids = [pk for pk in batch.reader_ids if pk not in leaving]

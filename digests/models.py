@@ -421,7 +421,8 @@ class DeliveryBatchQuerySet(models.QuerySet["DeliveryBatch"]):
 
     def waiting_for_hint(self, now: datetime) -> Self:
         """Due batches no worker was told of lately."""
-        return self.due(now).filter(Q(hinted_at=None) | Q(hinted_at__lt=now - HINT_INTERVAL))
+        # Later than now: by a clock that was ahead then and has been set right.
+        return self.due(now).filter(Q(hinted_at=None) | ~Q(hinted_at__range=(now - HINT_INTERVAL, now + HINT_INTERVAL)))
 
     def open(self) -> Self:
         return self.filter(state__in=DeliveryBatch.OPEN_STATES)
@@ -459,6 +460,13 @@ class DeliveryBatch(models.Model):
     next_attempt_at = models.DateTimeField(_("next attempt"))
     is_second_try = models.BooleanField(
         _("asks again"), default=False, help_text=_("It is uncertain whether these readers have the mail already.")
+    )
+    keyed_until = models.DateTimeField(
+        _("provider knows them until"),
+        null=True,
+        blank=True,
+        editable=False,
+        help_text=_("Asked again only while the provider remembers these mails by their keys. Empty: by a decision."),
     )
     hinted_at = models.DateTimeField(null=True, blank=True, editable=False)
 

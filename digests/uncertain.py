@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 
 from django.conf import settings
 from django.db import transaction
+from django.db.models import Min
 from django.utils.translation import ngettext
 
 from digests import audience, outcomes, providers
@@ -53,7 +54,7 @@ def _ask_again(digest: Digest, *, now: datetime) -> None:
         attempt = batch.tries.order_by("-fence").first()
         if attempt is not None and attempt.provider_id == provider.pk:
             at = now + FIRST_PAUSE * 2 ** (batch.attempts - 1)
-            _try_again(batch, written_after=now - lifetime, at=at)
+            _try_again(batch, written_after=now - lifetime, keyed_for=lifetime, at=at)
 
 
 def _decide(digest: Digest, *, now: datetime) -> None:
@@ -87,8 +88,12 @@ def _try_again(
     at: datetime,
     written_after: datetime | None = None,
     written_before: datetime | None = None,
+    keyed_for: timedelta | None = None,
 ) -> int:
-    """Move a batch's uncertain deliveries of that time to a batch of their own, due at `at`; return how many."""
+    """Move a batch's uncertain deliveries of that time to a batch of their own, due at `at`; return how many.
+
+    With `keyed_for` they are handed over within that time of the first attempt, or not at all.
+    """
     with transaction.atomic():
         batch = DeliveryBatch.objects.select_for_update().get(pk=batch.pk)
         if batch.state in DeliveryBatch.OPEN_STATES:
@@ -102,7 +107,10 @@ def _try_again(
         if not readers:
             return 0
         new = audience.add_batch(batch.digest, list(readers.values()), at=at, parent=batch)
-        DeliveryBatch.objects.filter(pk=new.pk).update(attempts=batch.attempts, is_second_try=True)
+        keyed_until = uncertain.aggregate(first=Min("created_at"))["first"] + keyed_for if keyed_for else None
+        DeliveryBatch.objects.filter(pk=new.pk).update(
+            attempts=batch.attempts, is_second_try=True, keyed_until=keyed_until
+        )
         Delivery.objects.filter(pk__in=readers).update(batch=new)
         leaving = set(readers.values())
         batch.reader_ids = [pk for pk in batch.reader_ids if pk not in leaving]

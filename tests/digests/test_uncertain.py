@@ -31,6 +31,17 @@ def scripted(settings):
     ScriptedBackend.reset()
 
 
+@pytest.fixture
+def scripted_after(settings):
+    """Change to a provider without keys, in the middle of things."""
+
+    def change():
+        settings.EMAIL_BACKEND = "tests.backends.ScriptedBackend"
+        ScriptedBackend.reset()
+
+    return change
+
+
 def standing(digest):
     digest.refresh_from_db()
     return {kind: count for kind, count in outcomes.counts(digest).items() if count}
@@ -138,6 +149,58 @@ def test_nobody_is_asked_again_at_another_provider(keyed, settings):
         assert new_provider.requests == []
 
     assert standing(digest) == {"expected": 1, "uncertain": 1}
+
+
+def wait_to_be_asked_again(keyed):
+    """A digest whose one mail is uncertain and waits to go out again with its key."""
+    keyed.mode = "drop"
+    digest = make_sending_digest(readers=1)
+    delivery.deliver_due()
+    sweeping.sweep(timezone.now())
+    assert DeliveryBatch.objects.open().get().is_second_try
+    keyed.mode = "ok"
+    return digest
+
+
+def test_a_pause_may_outlast_the_key_and_then_nobody_is_asked_again(keyed):
+    digest = wait_to_be_asked_again(keyed)
+
+    DeliveryBatch.objects.update(keyed_until=timezone.now() - timedelta(seconds=1))
+    age(seconds=repeating.lifetime().total_seconds() + 1)
+    go_on(3)
+
+    assert len(keyed.requests) == 1
+    assert standing(digest) == {"expected": 1, "uncertain": 1}
+    assert not list(audit.broken_invariants(timezone.now()))
+
+
+def test_the_key_is_known_for_as_long_as_the_provider_says_from_the_first_attempt(keyed):
+    digest = wait_to_be_asked_again(keyed)
+
+    written_at = digest.deliveries.get().created_at
+    assert DeliveryBatch.objects.open().get().keyed_until == written_at + repeating.lifetime()
+
+
+def test_a_deploy_with_another_provider_keeps_what_waits_for_its_key_from_going_out(keyed, scripted_after):
+    digest = wait_to_be_asked_again(keyed)
+
+    scripted_after()
+    go_on(3)
+
+    assert addresses() == []
+    assert standing(digest) == {"expected": 1, "uncertain": 1}
+
+
+def test_staff_may_mail_again_what_its_key_did_not_tell_of(keyed, scripted_after, admin_user):
+    digest = wait_to_be_asked_again(keyed)
+    scripted_after()
+    go_on(3)
+
+    assert outcomes.resend_uncertain(digest, now=timezone.now(), actor=admin_user, reason="Anbieter gewechselt") == 1
+    go_on()
+
+    assert len(addresses()) == 1
+    assert standing(digest) == {"expected": 1, "accepted": 1}
 
 
 def test_who_unsubscribed_meanwhile_is_not_asked_again_and_stays_uncertain(keyed):
