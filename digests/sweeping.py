@@ -60,7 +60,14 @@ def _mark_uncertain(batch: DeliveryBatch, reader_ids: list[int]) -> None:
 
 
 def close_unsendable(now: datetime) -> int:
-    """Close waiting batches of cancelled digests and of those whose time is over; return how many."""
+    """Close waiting batches of cancelled digests and of those whose time is over; return how many.
+
+    What a dead worker had claimed and not begun waits again, for while its digest is not sent nobody else claims it.
+    """
+    lost = DeliveryBatch.objects.filter(state=DeliveryBatch.State.LEASED, lease_until__lt=now)
+    lost.exclude(digest__state=Digest.State.SENDING).update(
+        state=DeliveryBatch.State.PENDING, lease_until=None, owner="", hinted_at=None
+    )
     waiting = DeliveryBatch.objects.filter(state=DeliveryBatch.State.PENDING)
     cancelled = waiting.filter(digest__state=Digest.State.CANCELLED)
     expired = waiting.filter(digest__state__in=[Digest.State.SENDING, Digest.State.PAUSED], digest__not_after__lte=now)

@@ -298,6 +298,33 @@ def test_a_worker_that_died_before_sending_costs_nothing_but_time():
     assert standing(digest) == {"expected": 3, "accepted": 3}
 
 
+@pytest.mark.parametrize(("state", "ends_as"), [("cancelled", "cancelled"), ("paused", "expired")])
+def test_a_digest_that_ended_leaves_no_claim_of_a_dead_worker_open(state, ends_as):
+    digest = make_sending_digest(readers=3)
+    over = timezone.now() - timedelta(hours=1)
+    digest.batches.update(state="leased", fence=1, attempts=1, lease_until=over)
+    Digest.objects.update(state=state, not_after=over)
+
+    sweeping.sweep(timezone.now())
+
+    assert digest.batches.get().state == ends_as
+    assert standing(digest) == {"expected": 3, "expired": 3}
+    assert is_sound(digest)
+
+
+def test_a_claim_of_a_dead_worker_waits_through_a_pause_without_an_alarm():
+    digest = make_sending_digest(readers=3)
+    digest.batches.update(state="leased", fence=1, attempts=1, lease_until=timezone.now() - timedelta(hours=1))
+    Digest.objects.update(state="paused")
+    sweeping.sweep(timezone.now())
+    assert is_sound(digest)
+
+    Digest.objects.update(state="sending")
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 3, "accepted": 3}
+
+
 def test_a_batch_that_kills_each_worker_comes_to_an_end():
     digest = make_sending_digest(readers=3)
     digest.batches.update(
