@@ -42,6 +42,8 @@ MEMORY = timedelta(hours=1)
 
 # A worker waits so long for its turn at most; beyond that the batch does.
 LONGEST_WAIT = timedelta(seconds=5)
+# No pace is so slow that those who may queue up together wait longer.
+LONGEST_QUEUE = timedelta(minutes=5)
 
 
 class NoRoom(Exception):
@@ -67,9 +69,7 @@ def passes(provider: Provider, *, now: datetime) -> bool:
         return provider.resume_at is not None and provider.resume_at <= now
     if provider.resume_at is not None and provider.resume_at > now:
         return False
-    return not is_spent(provider, now=now) and not (
-        provider.next_slot_at is not None and provider.next_slot_at > now + LONGEST_WAIT
-    )
+    return not is_spent(provider, now=now) and _next_slot(provider, now=now) <= now + LONGEST_WAIT
 
 
 def enter(provider: Provider, *, now: datetime) -> bool:
@@ -130,7 +130,7 @@ def reserve(provider: Provider, count: int, *, now: datetime) -> timedelta:
     with transaction.atomic():
         fresh = Provider.objects.select_for_update(no_key=True).get(pk=provider.pk)
         spent, most = _count_of_day(fresh, now=now), most_of_day(fresh, now=now)
-        start, rate = max(fresh.next_slot_at or now, now), rate_of(fresh)
+        start, rate = _next_slot(fresh, now=now), rate_of(fresh)
         until = start if start - now > LONGEST_WAIT else now
         if most is not None and spent and spent + count > most:
             # What is left is less than a group: it counts as spent, so that workers do not come for it in vain.
@@ -145,6 +145,12 @@ def reserve(provider: Provider, count: int, *, now: datetime) -> timedelta:
     if until > now:
         raise NoRoom(until)
     return start - now
+
+
+def _next_slot(provider: Provider, *, now: datetime) -> datetime:
+    """Return when the pace has room again; what a clock that was ahead wrote down does not count."""
+    slot = provider.next_slot_at
+    return slot if slot is not None and now < slot <= now + LONGEST_QUEUE else now
 
 
 def most_of_day(provider: Provider, *, now: datetime) -> int | None:

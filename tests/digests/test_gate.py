@@ -116,6 +116,19 @@ def test_where_the_queue_is_long_the_batch_waits_and_not_the_worker():
     assert standing(digest) == {"expected": 4, "waiting": 4}
 
 
+def test_a_clock_that_was_ahead_and_is_right_again_holds_nobody():
+    make_sending_digest(readers=3)
+    providers.current()
+    ahead = timezone.now() + timedelta(days=2)
+    Provider.objects.update(most_per_second=100, next_slot_at=ahead)
+    DeliveryBatch.objects.update(hinted_at=ahead)
+
+    assert sweeping.due_for_a_hint(timezone.now(), limit=10)
+    delivery.deliver_due()
+
+    assert len(addresses()) == 3
+
+
 def test_who_is_killed_while_waiting_leaves_nobody_uncertain(monkeypatch):
     set_provider(most_per_second=5)
     digest = make_sending_digest(readers=20)
