@@ -18,6 +18,8 @@ from newsroom.mail.alarms import Alarm
 AT_ONCE = timedelta()
 # Faults in a row are often over by themselves; a refused key is not.
 PATIENCE = timedelta(minutes=5)
+# By then whatever was started together has looked once.
+STARTING = timedelta(minutes=2)
 # How long after its last look beat counts as silent; it looks every minute.
 SILENCE = timedelta(minutes=10)
 # How long what went wrong with a day stands on the start page.
@@ -44,7 +46,8 @@ def _silence(now: datetime) -> Iterator[Alarm]:
     last = HighWater.objects.filter(pk=restoring.ROW, at__lt=now - SILENCE).first()
     if last is not None and DigestSchedule.objects.filter(state=DigestSchedule.State.RUNNING).exists():
         text = _("Since %(time)s nothing has looked whether a digest is due: “beat” or the worker is not running.")
-        yield Alarm(key="beat-silent", text=text % {"time": _in_words(last.at)}, mail_after=AT_ONCE)
+        # After a pause of the whole it may be this that looks first.
+        yield Alarm(key="beat-silent", text=text % {"time": _in_words(last.at)}, mail_after=STARTING)
 
 
 def _gate(now: datetime) -> Iterator[Alarm]:
@@ -78,7 +81,7 @@ def _late_one(schedule: DigestSchedule, due: calendar.DueDate, *, now: datetime)
     digest = Digest.objects.filter(newsletter=schedule.newsletter_id, date=due.date).first()
     if digest is None and compilation.looked_at(schedule) >= due.date:
         return  # a day without one, by a change of the schedule
-    if digest is not None and digest.due_at + settings.DIGEST_ALARM_AFTER > now:
+    if digest is not None and _due_at(digest) + settings.DIGEST_ALARM_AFTER > now:
         return
     if digest is None:
         url = reverse("admin:digests_digestschedule_changelist")
@@ -90,6 +93,13 @@ def _late_one(schedule: DigestSchedule, due: calendar.DueDate, *, now: datetime)
         title = {"newsletter": schedule.newsletter, "date": date_format(due.date), "why": why}
         text = _("“%(newsletter)s” of %(date)s has not reached its readers. %(why)s") % title
         yield Alarm(key=f"late-{schedule.pk}-{due.date}", text=text, url=url, mail_after=AT_ONCE)
+
+
+def _due_at(digest: Digest) -> datetime:
+    """Return since when somebody waits; after all had it, latecomers or whom staff mail again, since these came."""
+    if digest.changes.filter(state=State.FINISHED).exists():
+        return max(change.at for change in digest.changes.filter(state__in=[State.SENDING, State.FINISHED]))
+    return digest.due_at
 
 
 def _why_late(digest: Digest, schedule: DigestSchedule) -> str:

@@ -6,8 +6,8 @@ import pytest
 from django.urls import reverse
 from django.utils import timezone
 
-from digests import audience, compilation, restoring, watching
-from digests.models import DeliveryBatch, Digest, DigestSchedule, HighWater
+from digests import audience, compilation, delivery, restoring, watching
+from digests.models import DeliveryBatch, Digest, DigestChange, DigestSchedule, HighWater
 from newsroom.mail import alarms
 from newsroom.mail.models import OutboxMail
 from tests.makers import make_article, make_schedule, make_subscriptions, utc
@@ -51,6 +51,20 @@ def test_a_digest_that_reached_its_readers_is_no_alarm(schedule):
     set_digest(state=Digest.State.FINISHED)
 
     assert texts(DEADLINE) == []
+
+
+def test_a_latecomer_is_waited_for_as_long_as_everybody_else(schedule):
+    compilation.make_due_digests(DUE)
+    digest = Digest.objects.get()
+    DeliveryBatch.objects.update(state="done")
+    assert delivery.finish(digest.pk, now=DUE + MINUTE)
+    afternoon = DEADLINE + timedelta(hours=5)
+    Digest.objects.update(state=Digest.State.SENDING)
+    DigestChange.objects.create(digest=digest, state=Digest.State.SENDING, at=afternoon)
+    audience.add_batch(digest, [1], at=afternoon)
+
+    assert texts(afternoon + 59 * MINUTE) == []
+    assert len(texts(afternoon + 60 * MINUTE)) == 1
 
 
 @pytest.mark.parametrize("state", ["planned", "compiled", "approved", "sending", "paused"])
@@ -165,3 +179,19 @@ def test_a_beat_that_is_silent_is_noticed_by_the_page_that_is_looked_at(schedule
     restoring.count(now)
 
     assert texts(now) == []
+
+
+def test_a_machine_that_was_off_over_night_starts_without_an_alarm(schedule):
+    now = timezone.now()
+    restoring.count(now)
+    HighWater.objects.update(at=now - timedelta(hours=10))
+    DigestSchedule.objects.update(weekdays=1 << (now + timedelta(days=3)).weekday())
+
+    alarms.watch(now)  # before beat has said “tick”
+    restoring.count(now)
+    alarms.watch(now + MINUTE)
+    assert not OutboxMail.objects.exists()
+
+    for minutes in (20, 21, 22):
+        alarms.watch(now + minutes * MINUTE)
+    assert OutboxMail.objects.get().kind == alarms.BEGUN
