@@ -296,9 +296,9 @@ def _act_for_reader(
     report = reading.report
     assert report is not None
     left = rectifying.address_key_at(reader, delivery.created_at)
-    if left != reader.address_key and report.kind in ENDS_AN_ADDRESS:
+    if left != reader.address_key and report.kind != Kind.UNSUBSCRIBE:
         # It is about the address he has left, unless somebody else reads newsletters there by now.
-        if not Subscriber.objects.filter(address_key=left).exists():
+        if report.kind in ENDS_AN_ADDRESS and not Subscriber.objects.filter(address_key=left).exists():
             consent.suppress(left, ENDS_AN_ADDRESS[report.kind], origin=origin, now=now)
     elif report.kind == Kind.COMPLAINT:
         consent.suppress(reader.address_key, Suppression.Reason.COMPLAINT, origin=origin, now=now)
@@ -335,6 +335,8 @@ def _pause_if_worn_out(reader: Subscriber, day: date, *, now: datetime) -> None:
     """Pause all newsletters of a reader whose mails came back on several days not far from this one (E-45)."""
     window = settings.SOFT_BOUNCE_WINDOW
     events = ProviderEvent.objects.filter(delivery__subscriber=reader, kind__in=COUNTED)
+    if moved_at := rectifying.last_moved_at(reader):  # what came back from the former address is done with
+        events = events.filter(delivery__created_at__gte=moved_at)
     near = events.filter(day__gt=day - window, day__lt=day + window)
     days = sorted({each for each in near.values_list("day", flat=True) if each})
     runs = zip(days, days[settings.SOFT_BOUNCE_DAYS - 1 :], strict=False)

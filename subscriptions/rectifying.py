@@ -158,6 +158,12 @@ def address_key_at(subscriber: Subscriber, moment: datetime) -> str:
     return left or subscriber.address_key
 
 
+def last_moved_at(subscriber: Subscriber) -> datetime | None:
+    """Return since when the reader has been at the present address, as far back as changes are kept."""
+    confirmed = subscriber.address_changes.filter(state=State.CONFIRMED).order_by("-confirmed_at")
+    return confirmed.values_list("confirmed_at", flat=True).first()
+
+
 def wait_for_changes(address_key: str) -> None:
     """Lock whoever is at this address or may be about to move there, so that a confirmation on its way ends first."""
     moving = AddressChange.objects.filter(new_address_key=address_key, state=State.REQUESTED).values("subscriber")

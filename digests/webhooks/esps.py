@@ -125,11 +125,17 @@ def _report(slug: str, raw: Raw, event: Any) -> Report:
     return Report(
         kind=severity.kind_of(slug, raw, event.event_type, code=code),
         rows=tuple(dict.fromkeys(_rows(event, raw))),
-        message_id=str(event.message_id or "")[:255],
+        message_id=_as_stored(event.message_id),
         recipient=str(event.recipient or ""),
         code=code,
         at=event.timestamp,
     )
+
+
+def _as_stored(message_id: Any) -> str:
+    """Return the id as our own record may hold it; one that no database can be asked for belongs to no mail of ours."""
+    text = str(message_id or "")[:255]
+    return text if text.isprintable() else ""
 
 
 def _rows(event: Any, raw: Raw) -> Iterator[UUID]:

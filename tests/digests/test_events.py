@@ -21,7 +21,7 @@ from newsroom.mail.models import OutboxMail
 from newsroom.persons import holdings
 from newsroom.tasks import purge_all
 from subscriptions import suppression
-from subscriptions.models import ConsentRecord, SignUp, Subscription, Suppression
+from subscriptions.models import AddressChange, ConsentRecord, SignUp, Subscription, Suppression
 from tests import esp_reports
 from tests.amazon import Amazon
 from tests.backends import ScriptedBackend
@@ -484,6 +484,24 @@ def test_three_days_of_soft_bounces_within_two_weeks_pause_the_reader(brevo, set
     assert ConsentRecord.objects.filter(type="changed").last().payload.body["source"] == "soft_bounces"
 
 
+def test_a_mailbox_that_was_full_is_forgotten_when_the_reader_has_left_it(brevo, settings):
+    delivery = a_delivery(settings)
+    today = datetime.now(UTC)
+    for days_ago in (3, 2):
+        report(brevo, brevo.soft, delivery, at=today - timedelta(days=days_ago))
+    reader, moved_at = delivery.subscriber, timezone.now()
+    AddressChange.objects.create(
+        subscriber=reader, old_address=reader.address, old_address_key=reader.address_key,
+        new_address="neu@leser.example", new_address_key="neu@leser.example", nonce="n", token_hash="t",
+        state="confirmed", requested_at=moved_at, expires_at=moved_at, confirmed_at=moved_at,
+    )  # fmt: skip
+    type(reader).objects.filter(pk=reader.pk).update(address="neu@leser.example", address_key="neu@leser.example")
+
+    report(brevo, brevo.soft, delivery, at=today - timedelta(days=1))  # late, and of the former address
+
+    assert states(delivery) == ("active", "active")
+
+
 def test_mail_that_is_refused_for_our_own_sake_pauses_nobody(esps, settings, monkeypatch):
     sparkpost = use(esps["sparkpost"], settings, monkeypatch)
     delivery = a_delivery(settings)
@@ -669,6 +687,18 @@ def test_a_report_nobody_understands_keeps_no_other_waiting_and_is_kept_for_a_wh
     assert unreadable.count() == 2 and all(unreadable.values_list("raw", flat=True))
     purge_all(timezone.now() + settings.PROVIDER_EVENT_RETENTION + timedelta(hours=1))
     assert not unreadable.exists()
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\ud800b"])
+def test_an_id_that_no_database_can_be_asked_for_keeps_no_report_waiting(brevo, settings, text):
+    delivery = a_delivery(settings)
+    strange = {"event": "delivered", "email": "a@b.example", "ts_epoch": 1_700_000_000_000, "message-id": text}
+    events.store("brevo", {"strange": json.dumps(strange)}, now=timezone.now())
+
+    report(brevo, brevo.hard, delivery)
+
+    assert delivery.state == "bounced"
+    assert ProviderEvent.objects.get(key="strange").state == "unmatched"
 
 
 def test_other_peoples_mails_in_the_same_account_are_nobody_of_ours(brevo):
