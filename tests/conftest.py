@@ -160,5 +160,7 @@ def processes(
 ) -> Iterator[Processes]:
     """Real processes of the site on the test's database, an empty broker and a folder of their own; ended after it."""
     processes = Processes(guard=request.config.stash[guard_key], folder=tmp_path, broker_url=broker_url)
+    if request.config.getoption("--torture"):
+        processes.patience = 5.0
     yield processes
     processes.end()

@@ -31,6 +31,7 @@ class Processes:
         self.folder = folder
         self.root = ROOT  # where the code stands; a deploy changes it
         self.prefix: list[str] = []  # what a process is started by, such as `ip netns exec`
+        self.patience = 2.0  # how many times longer to wait than a test asks: a busy machine is no failure
         self.env = os.environ | {
             "VAR_DIR": str(folder / "var"),
             "DATABASE_URL": database_url(),
@@ -121,7 +122,7 @@ class Processes:
         process: subprocess.Popen[bytes] | None = None,
     ) -> None:
         """Wait until the condition holds; fail with all logs when it does not, or when the process has ended."""
-        deadline = time.monotonic() + timeout
+        deadline = time.monotonic() + timeout * self.patience
         while not condition():
             ended = process is not None and process.poll() is not None
             if ended or time.monotonic() > deadline:
