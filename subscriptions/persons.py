@@ -74,8 +74,9 @@ def _erase_readers(address_key: str, now: datetime) -> int:
 
 def _evidence_is_kept() -> str:
     return _(
-        "The proof of your consent and of its withdrawal stays locked away until the end of the %(years)d. calendar"
-        " year after it, because we must be able to prove that we were allowed to write to you (GDPR Art. 17(3)(e))."
+        "The proof of your consent and of its withdrawal stays locked away until the end of calendar"
+        " year %(years)d after it, because we must be able to prove that we were allowed to write to you"
+        " (GDPR Art. 17(3)(e))."
     ) % {"years": settings.EVIDENCE_RETENTION_YEARS}
 
 

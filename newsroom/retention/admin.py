@@ -30,6 +30,11 @@ class Line:
     rule: Rule
     held: int | None
     due: list[int]
+    horizons: list[Horizon]
+
+    @property
+    def counts(self) -> Iterator[tuple[Horizon, int]]:
+        return zip(self.horizons, self.due, strict=False)
 
 
 def horizons(now: datetime) -> list[Horizon]:
@@ -48,9 +53,9 @@ def horizons(now: datetime) -> list[Horizon]:
 def lines(at: list[Horizon]) -> Iterator[Line]:
     for rule in retention.rules():
         if rule.store:
-            yield Line(rule, rule.store.count(), [rule.store.count_due(horizon.at) for horizon in at])
+            yield Line(rule, rule.store.count(), [rule.store.count_due(horizon.at) for horizon in at], at)
         else:
-            yield Line(rule, None, [])
+            yield Line(rule, None, [], at)
 
 
 @admin.register(PurgeRun)
