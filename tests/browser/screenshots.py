@@ -76,7 +76,7 @@ def walk(page: Page, demo: Demo, *, device: str) -> Iterator[str]:
     page.goto(steps.ask_for_data(page, mailbox, address).link(steps.RIGHTS))
     steps.send(page)
     page.locator("details.held summary").nth(1).click()
-    page.locator("details.held").first.scroll_into_view_if_needed()
+    page.locator("h2:has(+ details.held)").evaluate("heading => heading.scrollIntoView()")
     yield "my-data"
     log_in(page, user=demo.user, password=demo.password)
     open_a_digest(page)
