@@ -8,7 +8,7 @@ behind is found by the sweeper: what it had not begun waits again, what it may h
 import logging
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic, sleep
@@ -26,6 +26,7 @@ from digests.models import (
     DeliveryAttempt,
     DeliveryBatch,
     DeliveryBatchQuerySet,
+    DeliveryQuerySet,
     Digest,
     DigestChange,
     Provider,
@@ -68,6 +69,7 @@ class Claim:
     fence: int
     begun_at: float = field(default_factory=monotonic)
     renewed_at: float = field(default_factory=monotonic)
+    deliveries: dict[int, int] = field(default_factory=dict)  # by the readers they were written for
 
     @property
     def rows(self) -> DeliveryBatchQuerySet:
@@ -218,6 +220,8 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter
             raise ClaimLost
         if progress.done == 0:
             _write_deliveries(batch, now=now)
+            written = batch.deliveries.filter(subscriber__isnull=False)
+            claim.deliveries = dict(written.values_list("subscriber", "pk"))
         _write_outcomes(progress)
         DeliveryAttempt.objects.update_or_create(
             batch=batch,
@@ -225,7 +229,7 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter
             defaults={"acknowledged": progress.done, "in_flight": end - progress.done},
             create_defaults={"started_at": now, "in_flight": end, "provider": claim.provider},
         )
-        letters = _letters(batch, range(progress.done, end), now=now)
+        letters = _letters(claim, range(progress.done, end), now=now)
     claim.renewed_at = monotonic()
     return letters
 
@@ -233,7 +237,7 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter
 def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
     """Insert the batch's deliveries; who has one of this digest already keeps it and is not mailed again."""
     if batch.deliveries.exists():
-        batch.deliveries.filter(subscriber=None, state="").update(state=Delivery.State.SUPPRESSED, reason="erased")
+        _part_from(batch, batch.deliveries.all())
         return
     # Locked, so that none is erased between the look and the insert.
     readers = Subscriber.objects.filter(pk__in=batch.reader_ids).select_for_update(no_key=True).order_by("pk")
@@ -251,7 +255,21 @@ def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
     )
 
 
-def _letters(batch: DeliveryBatch, positions: range, *, now: datetime) -> list[Letter]:
+def _part_from(batch: DeliveryBatch, unsent: DeliveryQuerySet) -> None:
+    """Heed that readers of deliveries not made were erased, or became one with another reader, who then waits anew."""
+    unsent.filter(subscriber=None, state="").update(state=Delivery.State.SUPPRESSED, reason="erased")
+    others = unsent.filter(subscriber__isnull=False, state="").exclude(subscriber__in=batch.reader_ids)
+    others.update(state=Delivery.State.POSTPONED, reason="moved")
+
+
+def _part_from_rest(claim: Claim, reader_ids: Iterable[int]) -> None:
+    rows = [claim.deliveries[reader_id] for reader_id in reader_ids if reader_id in claim.deliveries]
+    if rows:
+        _part_from(claim.batch, Delivery.objects.filter(pk__in=rows))
+
+
+def _letters(claim: Claim, positions: range, *, now: datetime) -> list[Letter]:
+    batch = claim.batch
     readers = {batch.reader_ids[position]: position for position in positions}
     subscriptions = audience.eligible(batch.digest, readers)
     # A second try is for those it is uncertain of; an event may have told of some since.
@@ -259,6 +277,7 @@ def _letters(batch: DeliveryBatch, positions: range, *, now: datetime) -> list[L
         subscriber__in=readers, state=Delivery.State.UNCERTAIN if batch.is_second_try else ""
     )
     if len(subscriptions) < len(readers):
+        _part_from_rest(claim, set(readers) - set(subscriptions))
         _leave_out(batch, set(readers) - set(subscriptions), now=now)
     letters = [
         Letter(
@@ -293,6 +312,7 @@ def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter]
         result = _send(claim, letter, connection)
         if result is None:
             if not claim.batch.is_second_try:
+                _part_from_rest(claim, [letter.reader_id])
                 progress.own[letter.delivery_id] = (Delivery.State.SUPPRESSED, "not subscribed")
             continue
         match result.outcome:
@@ -380,6 +400,7 @@ def _settle(claim: Claim, progress: Progress) -> None:
         retry_at = _tell_provider(claim, progress, now=now)
         _write_outcomes(progress)
         end_attempt(batch, progress, now=now)
+        _part_from_rest(claim, batch.reader_ids[progress.done :])
         close_or_divide(batch, progress, retry_at=retry_at)
     finish(claim.batch.digest_id, now=now)
     let_others_write()

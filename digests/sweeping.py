@@ -53,8 +53,9 @@ def recover(batch_id: int, *, now: datetime) -> bool:
 
 
 def _mark_uncertain(batch: DeliveryBatch, reader_ids: list[int]) -> None:
-    """An erased reader has lost the place in the batch; that delivery is uncertain, too."""
-    batch.deliveries.filter(Q(subscriber__in=reader_ids) | Q(subscriber=None), state="").update(
+    """Who was erased, or became one with another reader, has lost the place in the batch: uncertain, too."""
+    placeless = Q(subscriber=None) | ~Q(subscriber__in=batch.reader_ids)
+    batch.deliveries.filter(Q(subscriber__in=reader_ids) | placeless, state="").update(
         state=Delivery.State.UNCERTAIN, reason="worker lost"
     )
 

@@ -9,6 +9,7 @@ from django.utils import timezone
 
 from digests import audit, delivery, outcomes, providers, sweeping
 from digests.models import OUTCOME, Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
+from subscriptions.models import Subscriber
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_sending_digest, make_subscription
 
@@ -221,6 +222,23 @@ def test_an_erased_reader_is_not_mailed_and_stops_nobody():
 
     assert standing(digest) == {"expected": 4, "accepted": 3, "suppressed": 1}
     assert digest.state == Digest.State.FINISHED
+
+
+@pytest.mark.parametrize("place", [5, 15], ids=["the same group", "a later group"])
+def test_who_is_erased_in_mid_batch_counts_as_erased_and_not_as_mailed(place):
+    def erase(message, call):
+        if call == 2:
+            Subscriber.objects.get(pk=reader_id).delete()
+
+    digest = make_sending_digest(readers=20)
+    reader_id = digest.batches.get().reader_ids[place]
+    ScriptedBackend.reset(erase)
+
+    delivery.deliver_due()
+
+    assert len(addresses()) == 19
+    assert standing(digest) == {"expected": 20, "accepted": 19, "suppressed": 1}
+    assert is_sound(digest)
 
 
 def test_a_restricted_reader_is_not_mailed():

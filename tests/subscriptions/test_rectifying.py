@@ -11,8 +11,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from digests import audience, delivery, events, release
-from digests.models import Delivery
+from digests import audience, delivery, events, outcomes, release
+from digests import audit as digests_audit
+from digests.models import Delivery, DeliveryBatch, Digest
 from newsroom.mail.addresses import canonicalise
 from newsroom.mail.models import OutboxMail
 from newsroom.tasks import purge_all
@@ -491,6 +492,59 @@ def test_what_only_the_new_address_was_to_get_today_comes_once(was_delivered):
 
     assert [message.to[0] for message in mail.outbox if "List-Unsubscribe" in message.extra_headers] == [NEW]
     assert Delivery.objects.get(subscriber__isnull=False).subscriber.address == NEW
+
+
+@pytest.mark.parametrize("place", [4, 12], ids=["the same group", "a later group"])
+def test_who_moves_to_a_reader_whose_copy_is_next_gets_that_copy(monkeypatch, place):
+    at_new, moved = make_newsletter(), []
+    make_subscription(subscriber=make_subscriber(OLD))
+    change = asked()
+    others = [make_subscription(at_new) for _ in range(place)]
+    make_subscription(at_new, make_subscriber(NEW))
+    assert release.start_sending(make_digest(at_new), now=timezone.now())
+    hand_over = delivery.transport.hand_over
+    mail.outbox.clear()
+
+    def move_meanwhile(message, *, connection):
+        if not moved:
+            moved.append(a_reader().post(change))
+        return hand_over(message, connection=connection)
+
+    monkeypatch.setattr(delivery.transport, "hand_over", move_meanwhile)
+    delivery.deliver_due()
+    audience.add_latecomers(timezone.now())
+    DeliveryBatch.objects.filter(state="pending").update(next_attempt_at=timezone.now())
+    delivery.deliver_due()
+
+    issues = [message.to[0] for message in mail.outbox if "List-Unsubscribe" in message.extra_headers]
+    assert sorted(issues) == sorted([NEW, *(each.subscriber.address for each in others)])
+    digest = Digest.objects.get()
+    assert digest.state == "finished" and outcomes.counts(digest)["accepted"] == place + 1
+    assert not list(digests_audit.broken_invariants(timezone.now()))
+
+
+def test_who_moves_to_a_reader_while_the_rest_of_the_batch_waits_gets_that_copy(monkeypatch):
+    at_new = make_newsletter()
+    make_subscription(subscriber=make_subscriber(OLD))
+    change = asked()
+    for _ in range(3):
+        make_subscription(at_new)
+    make_subscription(at_new, make_subscriber(NEW))
+    assert release.start_sending(make_digest(at_new), now=timezone.now())
+    with monkeypatch.context() as patch:
+        patch.setattr(delivery, "LONGEST_TURN", timedelta(seconds=-1))
+        patch.setattr(delivery, "_keep_pace", lambda *args, **values: None)
+        delivery.deliver_due()  # who was to be mailed is written down, and nobody was
+    assert Delivery.objects.count() == 4 and DeliveryBatch.objects.get().state == "pending"
+    mail.outbox.clear()
+
+    assert a_reader().post(change).status_code == 303
+    for _ in range(2):
+        DeliveryBatch.objects.filter(state="pending").update(next_attempt_at=timezone.now())
+        delivery.deliver_due()
+
+    issues = [message.to[0] for message in mail.outbox if "List-Unsubscribe" in message.extra_headers]
+    assert len(issues) == 4 and issues.count(NEW) == 1
 
 
 @pytest.mark.parametrize("confirmed_first", ["sign-up", "change"])
