@@ -320,6 +320,10 @@ class ProviderAdmin(admin.ModelAdmin):
     ]
     actions = ["let_mail_pass"]
 
+    def save_model(self, request: HttpRequest, obj: Provider, form: Any, change: bool) -> None:
+        # Workers write the rest of the row, at this very moment, too.
+        obj.save(update_fields=[*form.changed_data, "changed_at"])
+
     @admin.display(description=gettext_lazy("why"))
     def standing(self, provider: Provider) -> str:
         return providers.why_held(provider, now=timezone.now()) or "–"

@@ -3,10 +3,11 @@
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from django.db.models import Count, F, Min, Q
+from django.db.models import Count, Exists, F, Min, OuterRef, Q
 
 from digests.models import OUTCOME, Delivery, DeliveryAttempt, DeliveryBatch, Digest
 from digests.outcomes import KINDS, counts
+from subscriptions.models import AddressChange
 
 LONGEST_LEASE = timedelta(minutes=10)
 
@@ -69,7 +70,9 @@ def _mailed_after_leaving() -> Iterator[str]:
         Q(batch__is_second_try=False, left_at__lt=F("begun_at"))
         | Q(batch__is_second_try=True, left_at__lt=F("created_at"))
     )
-    for delivery in too_late:
+    # What was sent to another reader, of whom a change of address has made this one, kept to that one's consent.
+    moved = AddressChange.objects.filter(subscriber=OuterRef("subscriber"), confirmed_at__gt=OuterRef("created_at"))
+    for delivery in too_late.exclude(Exists(moved)):
         yield f"delivery {delivery.pk}: handed over after its reader had unsubscribed"
 
 

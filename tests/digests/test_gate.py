@@ -16,6 +16,7 @@ from django.urls import reverse
 from django.utils import timezone
 
 from digests import audit, delivery, outcomes, providers, sweeping
+from digests.admin import ProviderAdmin
 from digests.models import DeliveryAttempt, DeliveryBatch, Digest, Provider
 from newsroom.mail import alarms, gate, outbox
 from newsroom.mail.models import OutboxMail
@@ -374,6 +375,21 @@ def test_staff_set_pace_and_number_and_open_the_gate_in_the_admin(client):
     assert (provider.most_per_second, provider.most_per_day, provider.is_warming_up) == (14.5, 50000, True)
     assert provider.gate == Provider.Gate.OPEN
     assert client.post(page, {"most_per_second": "-1"}).status_code == 200  # shown again, with the fault at its field
+
+
+def test_staff_who_set_a_pace_undo_nothing_that_workers_write_meanwhile(admin_client, monkeypatch):
+    provider = set_provider()
+    save_form = ProviderAdmin.save_form
+
+    def save_later(self, request, form, change):
+        Provider.objects.update(gate=Provider.Gate.CLOSED, count_of_day=700)
+        return save_form(self, request, form, change)
+
+    monkeypatch.setattr(ProviderAdmin, "save_form", save_later)
+    admin_client.post(reverse("admin:digests_provider_change", args=[provider.pk]), {"most_per_second": "14.5"})
+
+    provider.refresh_from_db()
+    assert (provider.gate, provider.count_of_day, provider.most_per_second) == ("closed", 700, 14.5)
 
 
 def test_why_all_mail_is_held_is_logged_once_and_not_at_each_claim(caplog, monkeypatch):

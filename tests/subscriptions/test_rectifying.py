@@ -476,6 +476,19 @@ def test_a_running_issue_reaches_two_who_became_one_only_once():
     assert issues == [NEW]
 
 
+def test_an_issue_that_only_one_of_two_had_left_breaks_no_promise_when_they_become_one():
+    newsletter, now = make_newsletter(), timezone.now()
+    make_subscription(subscriber=make_subscriber(OLD))
+    left = {"state": "ended", "active_since": now - timedelta(days=300), "ended_at": now - timedelta(days=1)}
+    make_subscription(newsletter, Subscriber.objects.get(), **left)
+    make_subscription(newsletter, make_subscriber(NEW), active_since=now - timedelta(days=400))
+    assert give_issue(newsletter) == [NEW]
+
+    move()
+
+    assert not list(digests_audit.broken_invariants(timezone.now()))
+
+
 @pytest.mark.parametrize("was_delivered", [True, False])
 def test_what_only_the_new_address_was_to_get_today_comes_once(was_delivered):
     at_new = make_newsletter()
