@@ -104,7 +104,10 @@ def reports_in(slug: str, body: bytes) -> dict[str, str]:
     if raws and not any(what for _raw, what in raws):
         raise Malformed("nothing of this provider's")
     wanted = [raw for raw, what in raws if not _WATCHING.search(str(what))]
-    return {key_of(slug, esp.identify(raw)): json.dumps(raw, separators=(",", ":")) for raw in wanted}
+    try:
+        return {key_of(slug, esp.identify(raw)): json.dumps(raw, separators=(",", ":")) for raw in wanted}
+    except RecursionError:  # nested just so deep that it can be read and not be written
+        raise Malformed("nested too deeply") from None
 
 
 def key_of(source: str, what: Any) -> str:

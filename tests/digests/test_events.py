@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from digests import delivery as delivering
 from digests import events, outcomes, sweeping
 from digests.models import Delivery, DeliveryBatch, Digest, ProviderEvent
+from digests.webhooks.esps import reports_in
+from digests.webhooks.signatures import Malformed
 from newsroom.mail.models import OutboxMail
 from newsroom.persons import holdings
 from newsroom.tasks import purge_all
@@ -279,6 +281,18 @@ def test_a_post_that_lies_about_its_length_is_no_500(brevo):
     answer = Client().generic("POST", brevo.path, b"{}", CONTENT_LENGTH="many")
 
     assert answer.status_code == 400
+
+
+def test_however_deeply_a_report_is_nested_it_is_taken_or_called_malformed():
+    answers = set()
+    for depth in range(700, 1000):
+        body = b'{"event": "delivered", "x": ' + b"[" * depth + b"]" * depth + b"}"
+        try:
+            answers.add(len(reports_in("brevo", body)))
+        except Malformed:
+            answers.add("malformed")
+
+    assert answers == {1, "malformed"}
 
 
 # What is made of it
