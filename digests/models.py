@@ -461,13 +461,8 @@ class DeliveryBatch(models.Model):
     is_second_try = models.BooleanField(
         _("asks again"), default=False, help_text=_("It is uncertain whether these readers have the mail already.")
     )
-    keyed_until = models.DateTimeField(
-        _("provider knows them until"),
-        null=True,
-        blank=True,
-        editable=False,
-        help_text=_("Asked again only while the provider remembers these mails by their keys. Empty: by a decision."),
-    )
+    # Asked again only while the provider remembers these mails by their keys; empty: by a decision.
+    keyed_until = models.DateTimeField(null=True, blank=True, editable=False)
     hinted_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     objects = DeliveryBatchQuerySet.as_manager()

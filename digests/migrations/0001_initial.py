@@ -244,16 +244,7 @@ class Migration(migrations.Migration):
                         verbose_name="asks again",
                     ),
                 ),
-                (
-                    "keyed_until",
-                    models.DateTimeField(
-                        blank=True,
-                        editable=False,
-                        help_text="Asked again only while the provider remembers these mails by their keys. Empty: by a decision.",
-                        null=True,
-                        verbose_name="provider knows them until",
-                    ),
-                ),
+                ("keyed_until", models.DateTimeField(blank=True, editable=False, null=True)),
                 ("hinted_at", models.DateTimeField(blank=True, editable=False, null=True)),
                 (
                     "parent",
