@@ -18,7 +18,7 @@ import pytest
 from newsroom.management.guard import Guard, end_groups
 from tests.processes import ROOT
 
-LIMIT = 60
+LIMIT = 120
 pytestmark = pytest.mark.sqlite  # it brings a database of its own
 
 
