@@ -122,7 +122,9 @@ def _missed(now: datetime) -> Iterator[Alarm]:
     too_late = DigestChange.objects.filter(
         digest=OuterRef("pk"), state=State.SKIPPED, at__gte=OuterRef("not_after"), at__gt=now - SHOWN
     )
-    for digest in Digest.objects.filter(Exists(too_late), state=State.SKIPPED).select_related("newsletter"):
+    missed = Digest.objects.filter(Exists(too_late), state=State.SKIPPED)
+    # Whoever stops a schedule wants none of its digests.
+    for digest in missed.exclude(schedule__state=DigestSchedule.State.STOPPED).select_related("newsletter"):
         text = _("There was no digest: %(digest)s. %(why)s") % {"digest": digest, "why": digest.state_reason}
         yield Alarm(key=f"missed-{digest.pk}", text=text, url=_page(digest), mail_after=AT_ONCE, tells_end=False)
 

@@ -109,6 +109,17 @@ def test_a_stopped_schedule_is_no_alarm(schedule):
     assert texts(DEADLINE) == []
 
 
+def test_a_digest_made_ahead_is_not_missed_when_its_schedule_was_stopped(schedule):
+    assert compilation.make_ahead(schedule, now=DUE - 30 * MINUTE)
+    DigestSchedule.objects.update(state="stopped")
+
+    tomorrow = DUE + timedelta(days=1)
+    compilation.make_due_digests(tomorrow)
+
+    assert Digest.objects.get().state == Digest.State.SKIPPED
+    assert texts(tomorrow) == []
+
+
 def test_a_schedule_made_after_todays_time_is_no_alarm(schedule):
     DigestSchedule.objects.update(created_at=DUE + MINUTE)
 
