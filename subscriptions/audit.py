@@ -39,9 +39,7 @@ def _late_seals(now: datetime) -> list[str]:
 
 def _unproven_subscriptions() -> list[str]:
     """No mail without proof: whoever gets a newsletter has a confirmation on record."""
-    proven = ConsentPayload.objects.filter(
-        record__type__in=PROVING
-    ).values("address_key")
+    proven = ConsentPayload.objects.filter(record__type__in=PROVING).values("address_key")
     unproven = Subscription.objects.active().exclude(subscriber__address_key__in=proven)
     return [
         f"Subscription {uuid} is active without a consent on record."

@@ -625,9 +625,7 @@ class Migration(migrations.Migration):
                     models.CheckConstraint(
                         condition=models.Q(
                             models.Q(("confirmed_at__isnull", False), ("state", "confirmed")),
-                            models.Q(
-                                models.Q(("state", "confirmed"), _negated=True), ("confirmed_at__isnull", True)
-                            ),
+                            models.Q(models.Q(("state", "confirmed"), _negated=True), ("confirmed_at__isnull", True)),
                             _connector="OR",
                         ),
                         name="address_change_confirmed_at_iff_confirmed",
