@@ -509,7 +509,8 @@ def test_what_only_the_new_address_was_to_get_today_comes_once(was_delivered):
 
 @pytest.mark.parametrize("place", [4, 12], ids=["the same group", "a later group"])
 def test_who_moves_to_a_reader_whose_copy_is_next_gets_that_copy(monkeypatch, place):
-    at_new, moved = make_newsletter(), []
+    at_new = make_newsletter()
+    moved: list[object] = []
     make_subscription(subscriber=make_subscriber(OLD))
     change = asked()
     others = [make_subscription(at_new) for _ in range(place)]
