@@ -6,19 +6,22 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 PY := .venv/bin/python
 JOBS ?= 2
+N ?= 1000
+ROUNDS ?= 3
 INSTALL = @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "Newsroom needs Python 3.11 or newer; $(PYTHON) is: $$("$(PYTHON)" -V 2>&1 || true)" >&2; \
 	echo "If a newer one is installed, name it: make PYTHON=/path/to/python3.12 ..." >&2; exit 1; }; \
 	"$(PYTHON)" newsroom/management/install.py
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-sqlite test-postgresql test-browser torture screenshots lint messages lock clean install-demo install-dev
+.PHONY: help demo test test-sqlite test-postgresql test-browser torture bench screenshots lint messages lock clean install-demo install-dev
 
 help:
 	@echo "make demo          run the whole site on this machine, with a local mailbox (ARGS=--port=8080)"
 	@echo "make test          run the tests on SQLite and on PostgreSQL"
 	@echo "make test-browser  walk the readers' and the staff's paths in Chromium"
 	@echo "make torture       run the long fault tests, about half an hour (FRACTION=0.05 for a small form)"
+	@echo "make bench         measure what sending costs, beside other ways (N=20000 readers, ROUNDS=3; ARGS=--docs keeps it)"
 	@echo "make screenshots   take the pictures in docs/screenshots anew"
 	@echo "make lint          check style, types, imports, migrations, templates and translations"
 	@echo "make messages      bring the translation catalogues up to date"
@@ -41,6 +44,9 @@ test-browser: install-dev
 
 torture: install-dev
 	@$(PY) -m tests.torture $(FRACTION) $(ARGS)
+
+bench: install-dev
+	@$(PY) -m tests.benchmarks --readers $(N) --rounds $(ROUNDS) $(ARGS)
 
 screenshots: install-dev
 	$(PY) -m tests.browser.screenshots

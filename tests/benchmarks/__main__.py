@@ -1,0 +1,75 @@
+"""Measure what sending a digest costs, side by side with what one would use otherwise.
+
+    python -m tests.benchmarks [--readers N] [--rounds N] [--only NAME ...] [--docs]
+
+Each round runs every contender once, so that a change of the machine's mood touches all. The site runs with its default
+settings; a variable of its own, such as DELIVERY_CALL_SIZE=1000, is taken from the environment. With --docs the table
+and its picture are written into docs/performance.md.
+"""
+
+import argparse
+import sys
+import time
+
+from newsroom.management.guard import Guard
+from tests.benchmarks import contenders, report
+from tests.benchmarks.metering import Cost
+from tests.benchmarks.scene import Scene
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make bench", description="Measure what sending a digest costs.")
+    parser.add_argument("--readers", type=int, default=2000, help="how many readers the digest has")
+    parser.add_argument("--rounds", type=int, default=3, help="how often each is run")
+    parser.add_argument("--only", nargs="+", choices=contenders.CONTENDERS, help="run these alone")
+    parser.add_argument("--docs", action="store_true", help="write the result into docs/performance.md")
+    arguments = parser.parse_args()
+    if arguments.readers < 1 or arguments.rounds < 1:
+        parser.error("There is at least one reader and one round.")
+    guard = Guard()
+    try:
+        return _measure(guard, arguments)
+    finally:
+        guard.close()
+
+
+def _measure(guard: Guard, arguments: argparse.Namespace) -> int:
+    begun_at = time.monotonic()
+    names = arguments.only or list(contenders.CONTENDERS)
+    costs: dict[str, list[Cost]] = {name: [] for name in names}
+    failures: dict[str, str] = {}
+    scene = Scene(guard, readers=arguments.readers)
+    print(f"a digest of {scene.digest_bytes / 1000:.0f} kB, {scene.count} readers", file=sys.stderr, flush=True)
+    for number in range(1, arguments.rounds + 1):
+        for name in names:
+            if name not in failures:
+                _run(name, scene, costs, failures)
+                print(f"round {number}: {name:20} {_in_short(costs, failures, name)}", file=sys.stderr, flush=True)
+    results = [report.Result.of(name, scene.count, costs[name]) for name in names if name not in failures]
+    report.write_json(results)
+    print(report.as_text(results, rounds=arguments.rounds))
+    for name, words in failures.items():
+        print(f"FAILED  {name}: {words}")
+    print(f"{(time.monotonic() - begun_at) / 60:.1f} minutes; also in {report.LATEST.relative_to(report.ROOT)}")
+    if arguments.docs and not failures:
+        report.write_docs(results, rounds=arguments.rounds)
+    return 1 if failures else 0
+
+
+def _run(name: str, scene: Scene, costs: dict[str, list[Cost]], failures: dict[str, str]) -> None:
+    try:
+        costs[name].append(contenders.run(name, scene))
+    except (
+        contenders.Failed,
+        AssertionError,
+        OSError,
+    ) as error:  # one that fails must not keep the others from their turn
+        failures[name] = str(error)[-2000:] or type(error).__name__
+
+
+def _in_short(costs: dict[str, list[Cost]], failures: dict[str, str], name: str) -> str:
+    return "FAILED" if name in failures else f"{costs[name][-1].seconds:.1f} s"
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,200 @@
+"""Who is measured: the site's own delivery over three transports, what one would use otherwise, and the ceiling."""
+
+import os
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from tests.benchmarks.metering import Cost, Meter
+from tests.benchmarks.scene import Scene, read_line
+from tests.processes import ROOT, Processes
+
+OTHERS = ["django-newsletter==1.2.1", "django-post-office==3.12.0", "sorl-thumbnail==13.0.0", "psycopg[binary]>=3.3"]
+ENVIRONMENT_OF_OTHERS = ROOT / "var" / "bench" / "env"
+
+
+class Failed(Exception):
+    """A run that is no result: somebody got no mail, or two, or it did not come to its end."""
+
+
+def run(name: str, scene: Scene) -> Cost:
+    """Send one digest to all readers by one contender's way, and return what it cost; each got one mail exactly."""
+    send, sink = CONTENDERS[name]
+    receiver = scene.sinks[sink]
+    receiver.reset()
+    cost = send(scene)
+    time.sleep(0.3)  # one who is mailed twice may be so only now
+    found = receiver.check(scene.readers_file)
+    if wrong := {word: number for word, number in found.items() if number and word != "bytes"}:
+        raise Failed(", ".join(f"{number} {word}" for word, number in wrong.items()))
+    return cost
+
+
+def _by_site(scene: Scene, *, transport: Callable[[Scene], dict[str, str]]) -> Cost:
+    """Two sending worker processes, one worker for everything else, and beat, as README says for production."""
+    from digests import release
+    from digests.clock import database_now
+    from digests.tasks import sweep
+    from newsroom.celery import app
+
+    app.set_current()
+    digest = scene.make_digest()
+    folder = scene.folder / f"run-{digest.pk}"
+    folder.mkdir()
+    site = Processes(guard=scene.guard, folder=folder, broker_url=scene.broker_url)
+    site.env = scene.environment(transport(scene))
+    try:
+        senders = site.worker("send", queues="send", concurrency=2, waits=False)
+        others = site.worker("others", queues="fast,fetch,default")
+        site.wait_until(lambda: site.log("send").count(" ready."), process=senders)
+        beat = site.beat()
+        site.wait_until(lambda: list(folder.glob("beat.schedule*")), process=beat)  # it has loaded all it needs
+        meter = _meter(scene, [senders.pid, others.pid, beat.pid])
+        own = time.process_time()
+        assert release.start_sending(digest, now=database_now())
+        sweep.delay()  # as beat's next one would; when that comes is chance
+        meter.add_cpu(time.process_time() - own)
+        _wait(partial(_is_finished, scene, digest.pk), scene, processes=[senders, others, beat])
+        return meter.end()
+    finally:
+        site.end()
+
+
+def _is_finished(scene: Scene, digest_id: int) -> bool:
+    row = scene.watcher.execute("SELECT state FROM digests_digest WHERE id = %s", [digest_id]).fetchone()
+    return row is not None and row[0] == "finished"
+
+
+class Driver:
+    """A sender of the benchmark's own, which waits for our word and says when it is done."""
+
+    def __init__(self, scene: Scene, module: str, *, environment: dict[str, str], python: str = sys.executable) -> None:
+        self._log = scene.folder / f"{module}.log"
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [python, "-m", f"tests.benchmarks.drivers.{module}"],
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+                start_new_session=True,
+            )
+        scene.guard.watch(self.process)  # type: ignore[arg-type,unused-ignore]
+        self._guard = scene.guard
+        self._wait_for("ready")
+
+    def go(self) -> None:
+        self._say("go\n")
+        self._wait_for("done")
+
+    def end(self) -> None:
+        assert self.process.stdin is not None and self.process.stdout is not None
+        self.process.stdin.close()
+        try:
+            self.process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.process.stdout.close()
+        self._guard.forget(self.process)  # type: ignore[arg-type,unused-ignore]
+
+    def _say(self, words: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(words)
+        self.process.stdin.flush()
+
+    def _wait_for(self, word: str) -> None:
+        while (line := read_line(self.process.stdout)) != word:
+            if not line and self.process.poll() is not None:
+                raise Failed(f"ended with {self.process.returncode}: {self._log.read_text()[-2000:]}")
+
+
+def _by_driver(
+    scene: Scene,
+    *,
+    module: str,
+    transport: Callable[[Scene], dict[str, str]] = Scene.smtp,
+    python: Callable[[], str] = lambda: sys.executable,
+) -> Cost:
+    scene.tidy()
+    driver = Driver(scene, module, environment=scene.environment(transport(scene)), python=python())
+    try:
+        meter = _meter(scene, [driver.process.pid])
+        driver.go()
+        return meter.end()
+    finally:
+        driver.end()
+
+
+def _by_tasks(scene: Scene) -> Cost:
+    """One task per reader, two worker processes."""
+    scene.tidy()
+    environment = scene.environment(scene.smtp())
+    folder = scene.folder / f"tasks-{time.monotonic_ns()}"
+    folder.mkdir()
+    processes = Processes(guard=scene.guard, folder=folder, broker_url=scene.broker_url)
+    processes.env = environment
+    options = ["worker", "--loglevel=INFO", "--concurrency=2"]
+    try:
+        worker = processes.start("tasks", "-m", "celery", "-A", "tests.benchmarks.drivers.per_reader", *options)
+        processes.wait_until(lambda: " ready." in processes.log("tasks"), process=worker)
+        driver = Driver(scene, "per_reader", environment=environment)
+        try:
+            meter = _meter(scene, [worker.pid, driver.process.pid])
+            driver.go()
+            _wait(lambda: scene.sinks["smtp"].total >= scene.count, scene, processes=[worker])
+            return meter.end()
+        finally:
+            driver.end()
+    finally:
+        processes.end()
+
+
+def _meter(scene: Scene, senders: list[int]) -> Meter:
+    return Meter(senders, postgres=scene.postgres.process.pid, database=scene.watcher)
+
+
+def _wait(is_done: Callable[[], bool], scene: Scene, *, processes: list[subprocess.Popen[bytes]]) -> None:
+    deadline = time.monotonic() + 120 + scene.count / 20
+    while not is_done():
+        if time.monotonic() > deadline:
+            raise Failed("it did not come to its end in time")
+        if any(process.poll() is not None for process in processes):
+            raise Failed("one of its processes has ended")
+        time.sleep(0.02)
+
+
+def python_of_others() -> str:
+    """Return the Python of an environment with the other packages, made at first use."""
+    python = ENVIRONMENT_OF_OTHERS / "bin" / "python"
+    done = ENVIRONMENT_OF_OTHERS / "installed"
+    if not done.exists() or done.read_text() != " ".join(OTHERS):
+        venv.create(ENVIRONMENT_OF_OTHERS, with_pip=True, clear=True)
+        import django
+
+        command = [python, "-m", "pip", "install", "--quiet", f"Django=={django.__version__}", *OTHERS]
+        environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+        installed = subprocess.run(command, env=environment, capture_output=True, text=True)
+        if installed.returncode:
+            raise Failed(f"cannot be installed: {installed.stderr[-500:]}")
+        done.write_text(" ".join(OTHERS))
+    return str(Path(python))
+
+
+CONTENDERS: dict[str, tuple[Callable[[Scene], Cost], str]] = {
+    "smtp": (partial(_by_site, transport=Scene.smtp), "smtp"),
+    "mailgun": (partial(_by_site, transport=Scene.mailgun), "http"),
+    "http-single": (partial(_by_site, transport=Scene.postmark), "http"),
+    "loop": (partial(_by_driver, module="loop"), "smtp"),
+    "task-per-reader": (_by_tasks, "smtp"),
+    "anymail-bare": (partial(_by_driver, module="loop", transport=Scene.postmark), "http"),
+    "django-newsletter": (partial(_by_driver, module="django_newsletter", python=python_of_others), "smtp"),
+    "django-post-office": (partial(_by_driver, module="django_post_office", python=python_of_others), "smtp"),
+    "ceiling-smtp": (partial(_by_driver, module="ceiling"), "smtp"),
+}

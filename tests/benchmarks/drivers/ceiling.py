@@ -1,0 +1,103 @@
+"""The ceiling: prepared bytes, joined per reader and pipelined (RFC 2920) over a few connections; nothing is recorded.
+
+Each connection is sent the message together with the next reader's envelope, so that it waits once per mail.
+"""
+
+import os
+import socket
+from collections.abc import Iterator
+from itertools import cycle
+from typing import Any
+
+from tests.benchmarks.drivers import protocol
+
+CONNECTIONS = 4
+SENDER = "newsletter@wochenblitz.example"
+
+
+class Session:
+    """One SMTP session: `send` hands the message over for which the server said 354 and begins the next."""
+
+    def __init__(self) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", int(os.environ["EMAIL_PORT"])))
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._expect(b"220")
+        self._socket.sendall(b"EHLO bench.example\r\n")
+        self._expect(b"250 8BITMIME")
+        self._waiting = b""
+
+    def send(self, address: str, message: bytes) -> None:
+        ending = self._waiting
+        if ending:
+            self._expect(b"354")
+        envelope = f"MAIL FROM:<{SENDER}> BODY=8BITMIME\r\nRCPT TO:<{address}>\r\nDATA\r\n".encode()
+        self._socket.sendall(ending + envelope)
+        self._waiting = message
+
+    def close(self) -> None:
+        if self._waiting:
+            self._expect(b"354")
+            self._socket.sendall(self._waiting + b"QUIT\r\n")
+            self._expect(b"221")
+        self._socket.close()
+
+    def _expect(self, answer: bytes) -> None:
+        answers = b""
+        while answer not in answers:
+            part = self._socket.recv(4096)
+            if not part or b"\n5" in b"\n" + part:
+                raise ConnectionError(answers + part)
+            answers += part
+
+
+def _segments(payload: dict[str, Any]) -> list[bytes | str]:
+    """Cut one serialised message where a reader's own words belong; those are named in between."""
+    body = "\r\n".join(
+        [
+            f"From: {SENDER}",
+            "To: <{{ to }}>",
+            f"Subject: {payload['subject'].encode('ascii', 'replace').decode()}",
+            *(f"{name}: {value}" for name, value in payload["headers"].items()),
+            "List-Unsubscribe: <{{ unsubscribe_url }}>",
+            "MIME-Version: 1.0",
+            'Content-Type: multipart/alternative; boundary="cut"',
+            "",
+            *_part("plain", payload["text"]),
+            *_part("html", payload["html"]),
+            "--cut--",
+            ".",
+            "",
+        ]
+    )
+    parts: list[bytes | str] = []
+    for text in body.split("{{ "):
+        name, found, rest = text.partition(" }}")
+        parts += [name, rest.encode()] if found else [text.encode()]
+    return parts
+
+
+def _part(kind: str, text: str) -> list[str]:
+    lines = [f".{line}" if line.startswith(".") else line for line in text.splitlines()]
+    return ["--cut", f"Content-Type: text/{kind}; charset=utf-8", "Content-Transfer-Encoding: 8bit", "", *lines]
+
+
+def _messages() -> Iterator[tuple[str, bytes]]:
+    segments = _segments(protocol.payload())
+    for address in protocol.readers():
+        own = protocol.links(address) | {"to": address}
+        yield address, b"".join(each if isinstance(each, bytes) else own[each].encode() for each in segments)
+
+
+def main() -> None:
+    def send() -> None:
+        sessions = [Session() for _ in range(CONNECTIONS)]
+        for session, (address, message) in zip(cycle(sessions), _messages(), strict=False):
+            session.send(address, message)
+        for session in sessions:
+            session.close()
+
+    protocol.run(send)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""What a run costs: processor time of process trees, memory, statements that PostgreSQL was given."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+
+import psutil
+import psycopg
+
+SAMPLE_SECONDS = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Of one run. `peak_rss_mb` is that of the largest single process among the senders."""
+
+    seconds: float
+    cpu_seconds: float
+    db_cpu_seconds: float
+    peak_rss_mb: float
+    statements: int
+
+
+class Meter:
+    """Begins where it is made; the senders run already. What is sampled is a maximum the kernel keeps."""
+
+    def __init__(self, senders: Sequence[int], *, postgres: int, database: psycopg.Connection) -> None:
+        self._senders, self._postgres, self._database = senders, postgres, database
+        self._peak, self._is_over = 0.0, Event()
+        self._own_cpu = 0.0
+        database.execute("SELECT pg_stat_statements_reset()")
+        self._cpu, self._db_cpu = _cpu_of(senders), _cpu_of([postgres])
+        self._thread = Thread(target=self._sample, daemon=True)
+        self._thread.start()
+        self._begun_at = time.monotonic()
+
+    def add_cpu(self, seconds: float) -> None:
+        """Count what this process did on the senders' behalf."""
+        self._own_cpu += seconds
+
+    def end(self) -> Cost:
+        seconds = time.monotonic() - self._begun_at
+        cpu, db_cpu = _cpu_of(self._senders) - self._cpu, _cpu_of([self._postgres]) - self._db_cpu
+        self._is_over.set()
+        self._thread.join()
+        self._look()
+        row = self._database.execute("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements").fetchone()
+        assert row is not None
+        return Cost(seconds, cpu + self._own_cpu, db_cpu, self._peak, int(row[0]))
+
+    def _sample(self) -> None:
+        while not self._is_over.wait(SAMPLE_SECONDS):
+            self._look()
+
+    def _look(self) -> None:
+        self._peak = max([self._peak, *(_peak_memory(process) for process in _trees(self._senders))])
+
+
+def _trees(roots: Sequence[int]) -> list[psutil.Process]:
+    found = []
+    for root in roots:
+        try:
+            process = psutil.Process(root)
+            found += [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+def _cpu_of(roots: Sequence[int]) -> float:
+    """Return the processor time of all processes below, those included that have ended and were waited for."""
+    total = 0.0
+    for process in _trees(roots):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+def _peak_memory(process: psutil.Process) -> float:
+    """Return in MB the most a process ever held; where the kernel does not tell, what it holds now."""
+    try:
+        for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+        return float(process.memory_info().rss) / 2**20
+    except (OSError, psutil.Error):
+        return 0.0

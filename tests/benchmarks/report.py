@@ -1,0 +1,131 @@
+"""The result as a table, as JSON, and as a picture."""
+
+import json
+import math
+import os
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+
+from tests.benchmarks.metering import Cost
+from tests.processes import ROOT
+
+LATEST = ROOT / "var" / "bench" / "latest.json"
+PAGE = ROOT / "docs" / "performance.md"
+PICTURE = ROOT / "docs" / "performance.svg"
+BEGIN, END = "<!-- begin: make bench -->", "<!-- end: make bench -->"
+
+HEADINGS = {
+    "mails_per_s": "mails/s",
+    "cpu_s_per_1000": "CPU-s/1000",
+    "db_cpu_s_per_1000": "DB CPU-s/1000",
+    "peak_rss_mb": "peak RSS, MB",
+    "sql_per_1000": "SQL/1000",
+}
+DIGITS = {"mails_per_s": 0, "cpu_s_per_1000": 3, "db_cpu_s_per_1000": 3, "peak_rss_mb": 0, "sql_per_1000": 0}
+OURS = {"smtp", "mailgun", "http-single"}
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    median: float
+    min: float
+    max: float
+
+    @classmethod
+    def over(cls, costs: Sequence[Cost], figure: Callable[[Cost], float]) -> "Range":
+        figures = [round(figure(cost), 4) for cost in costs]
+        return cls(round(median(figures), 4), min(figures), max(figures))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    name: str
+    n: int
+    mails_per_s: Range
+    cpu_s_per_1000: Range
+    db_cpu_s_per_1000: Range
+    peak_rss_mb: Range
+    sql_per_1000: Range
+
+    @classmethod
+    def of(cls, name: str, n: int, costs: Sequence[Cost]) -> "Result":
+        return cls(
+            name=name,
+            n=n,
+            mails_per_s=Range.over(costs, lambda cost: n / cost.seconds),
+            cpu_s_per_1000=Range.over(costs, lambda cost: cost.cpu_seconds / n * 1000),
+            db_cpu_s_per_1000=Range.over(costs, lambda cost: cost.db_cpu_seconds / n * 1000),
+            peak_rss_mb=Range.over(costs, lambda cost: cost.peak_rss_mb),
+            sql_per_1000=Range.over(costs, lambda cost: cost.statements / n * 1000),
+        )
+
+
+def write_json(results: Sequence[Result]) -> None:
+    LATEST.parent.mkdir(parents=True, exist_ok=True)
+    LATEST.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
+
+
+def as_text(results: Sequence[Result], *, rounds: int) -> str:
+    lines = [f"{'name':20}" + "".join(f"{heading:>25}" for heading in HEADINGS.values())]
+    lines += [f"{each.name:20}" + "".join(f"{_cell(each, figure):>25}" for figure in HEADINGS) for each in results]
+    n = results[0].n if results else 0
+    return "\n".join([f"{n} readers, {rounds} rounds: median (least to most)", *lines])
+
+
+def _cell(result: Result, figure: str) -> str:
+    found: Range = getattr(result, figure)
+    values = [f"{value:.{DIGITS[figure]}f}" for value in (found.median, found.min, found.max)]
+    return f"{values[0]} ({values[1]} to {values[2]})"
+
+
+def write_docs(results: Sequence[Result], *, rounds: int) -> None:
+    """Put table and picture between the marks of docs/performance.md."""
+    before, _begin, rest = PAGE.read_text().partition(BEGIN)
+    _old, _end, after = rest.partition(END)
+    command = f"make bench N={results[0].n} ROUNDS={rounds}"
+    machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
+    table = [
+        f"`{command}` on {machine}: median (least to most).",
+        "",
+        "| | " + " | ".join(HEADINGS.values()) + " |",
+        "|---|" + "---|" * len(HEADINGS),
+        *(f"| `{each.name}` | " + " | ".join(_cell(each, figure) for figure in HEADINGS) + " |" for each in results),
+        "",
+        f"![Mails per second of each, on a logarithmic scale]({PICTURE.name})",
+    ]
+    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(table) + f"\n\n{END}{after}")
+    PICTURE.write_text(as_svg(results))
+
+
+ROW, LEFT, WIDTH = 34, 170, 760
+
+
+def as_svg(results: Sequence[Result]) -> str:
+    """Draw mails per second as bars, on a logarithmic scale from 10, with the range as a line."""
+    top = max(result.mails_per_s.max for result in results)
+    scale = (WIDTH - LEFT - 90) / math.log10(max(top, 100) / 10)
+    rows = "".join(_bar(result, 16 + ROW * index, scale) for index, result in enumerate(results))
+    style = (
+        "text{font:14px sans-serif;fill:#222}.ours{fill:#0b6e4f}.other{fill:#8a8f98}line{stroke:#222;stroke-width:2}"
+        "@media(prefers-color-scheme:dark){text{fill:#eee}.ours{fill:#3ecf9b}line{stroke:#eee}}"
+    )
+    height = 32 + ROW * len(results)
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img"'
+        f' aria-label="Mails per second">\n<style>{style}</style>\n{rows}</svg>\n'
+    )
+
+
+def _bar(result: Result, y: int, scale: float) -> str:
+    speed = result.mails_per_s
+    end, low, high = (LEFT + scale * math.log10(max(value, 10) / 10) for value in (speed.median, speed.min, speed.max))
+    kind = "ours" if result.name in OURS else "other"
+    middle = y + 11
+    return (
+        f'<text x="{LEFT - 8}" y="{y + 16}" text-anchor="end">{result.name}</text>'
+        f'<rect class="{kind}" x="{LEFT}" y="{y}" width="{end - LEFT:.1f}" height="22"/>'
+        f'<line x1="{low:.1f}" x2="{high:.1f}" y1="{middle}" y2="{middle}"/>'
+        f'<text x="{max(end, high) + 8:.1f}" y="{y + 16}">{speed.median:,.0f}</text>\n'
+    )
