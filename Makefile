@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 PY := .venv/bin/python
 JOBS ?= 2
-N ?= 1000
+N ?= 500
 ROUNDS ?= 3
 INSTALL = @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "Newsroom needs Python 3.11 or newer; $(PYTHON) is: $$("$(PYTHON)" -V 2>&1 || true)" >&2; \

@@ -19,7 +19,7 @@ from tests.benchmarks.scene import Scene
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench", description="Measure what sending a digest costs.")
-    parser.add_argument("--readers", type=int, default=2000, help="how many readers the digest has")
+    parser.add_argument("--readers", type=int, default=500, help="how many readers the digest has")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run")
     parser.add_argument("--only", nargs="+", choices=contenders.CONTENDERS, help="run these alone")
     parser.add_argument("--docs", action="store_true", help="write the result into docs/performance.md")

@@ -7,7 +7,6 @@ import time
 import venv
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 from tests.benchmarks.metering import Cost, Meter
 from tests.benchmarks.scene import Scene, read_line
@@ -184,7 +183,7 @@ def python_of_others() -> str:
         if installed.returncode:
             raise Failed(f"cannot be installed: {installed.stderr[-500:]}")
         done.write_text(" ".join(OTHERS))
-    return str(Path(python))
+    return str(python)
 
 
 CONTENDERS: dict[str, tuple[Callable[[Scene], Cost], str]] = {
