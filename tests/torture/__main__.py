@@ -8,11 +8,14 @@ minutes do what hours do in production.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import textwrap
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,20 +33,31 @@ def main(arguments: list[str]) -> int:
     options = [f"--torture={fraction}", *arguments]
     with tempfile.TemporaryDirectory(prefix="newsroom-torture-") as folder:
         place = Path(folder)
-        with (place / "output").open("wb") as output:
-            beside = _start(place / "SQLite", options, output=output)  # it waits for the disk more than for a core
-            first = _results_of(place / "PostgreSQL", _start(place / "PostgreSQL", ["--pg", *options]))
-            second = _results_of(place / "SQLite", beside)
+        with (place / "output").open("wb") as output, ExitStack() as running:
+            # SQLite's wait for the disk more than for a core.
+            beside = running.enter_context(_started(place / "SQLite", options, output=output))
+            ahead = running.enter_context(_started(place / "PostgreSQL", ["--pg", *options]))
+            first, second = _results_of(place / "PostgreSQL", ahead), _results_of(place / "SQLite", beside)
         print((place / "output").read_text())
     results = [("PostgreSQL", result) for result in first] + [("SQLite", result) for result in second]
     return _report(results, minutes=(time.monotonic() - begun_at) / 60)
 
 
-def _start(results: Path, options: list[str], *, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
+@contextmanager
+def _started(
+    results: Path, options: list[str], *, output: IO[bytes] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """Run pytest in a session of its own, so that Ctrl-C reaches it once, from here, and nothing goes on without us."""
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-v", "tests/system", *options]
     command.append(f"--basetemp={results}-files")  # other runs tidy up the usual place
     environment = os.environ | {"TORTURE_RESULTS": str(results)}
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True)
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGINT)
+            process.wait()
 
 
 def _results_of(results: Path, process: subprocess.Popen[bytes]) -> list[dict[str, Any]]:
@@ -72,4 +86,5 @@ def _report(results: list[tuple[str, dict[str, Any]]], *, minutes: float) -> int
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     raise SystemExit(main(sys.argv[1:]))
