@@ -20,7 +20,7 @@ help:
 	@echo "make demo          run the whole site on this machine, with a local mailbox (ARGS=--port=8080)"
 	@echo "make test          run the tests on SQLite and on PostgreSQL"
 	@echo "make test-browser  walk the readers' and the staff's paths in Chromium"
-	@echo "make torture       run the long fault tests, about half an hour (FRACTION=0.05 for a small form)"
+	@echo "make torture       run the long fault tests at full size (FRACTION=0.05 for a small form)"
 	@echo "make bench         measure what sending costs, beside other ways (N=20000 readers, ROUNDS=3; ARGS=--docs keeps it)"
 	@echo "make screenshots   take the pictures in docs/screenshots anew"
 	@echo "make lint          check style, types, imports, migrations, templates and translations"
