@@ -128,9 +128,11 @@ def test_a_report_of_something_else_than_a_failure_is_no_bounce(sent, monkeypatc
 def forged_reports(sender):
     """Reports by somebody who knows the reader's address, and even how return addresses look."""
     token = sender.partition("+")[2].partition("@")[0]
-    other = "a" if token[-1] != "a" else "b"
+    others = "abcdefghijklmnopqrstuvwxyz234567".replace(token[-1], "")
     yield delivery_report("bounces@wochenblitz.example")
-    yield delivery_report(f"bounces+{token[:-1]}{other}@wochenblitz.example")
+    # The last letter carries three bits only: some others stand for the same octets.
+    for other in others:
+        yield delivery_report(f"bounces+{token[:-1]}{other}@wochenblitz.example")
     yield delivery_report(f"bounces+{'a' * 42}@wochenblitz.example")
     yield delivery_report("newsletter@wochenblitz.example")
     yield complaint("newsletter@wochenblitz.example")
