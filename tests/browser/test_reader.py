@@ -2,8 +2,8 @@
 
 import json
 import re
-from pathlib import Path
 from typing import Any
+from zipfile import ZipFile
 
 from playwright.sync_api import APIResponse, Page, expect
 
@@ -14,9 +14,7 @@ ADDRESS = "theo.lesemann@lesen.example"
 NEWSLETTER = "der-tag"
 
 
-def test_from_the_front_page_to_the_digest_and_out_again(
-    bare_page: Page, mail_program: Page, mailbox: Mailbox, tmp_path: Path
-) -> None:
+def test_from_the_front_page_to_the_digest_and_out_again(bare_page: Page, mail_program: Page, mailbox: Mailbox) -> None:
     open_an_article(bare_page)
     make_mistakes_and_mend_them(bare_page)
     confirm_with_the_button(bare_page, mail_program, mailbox)
@@ -27,7 +25,7 @@ def test_from_the_front_page_to_the_digest_and_out_again(
     unsubscribe(digest, bare_page)
 
     open_my_data(bare_page, mailbox)
-    data = take_data_along(bare_page, tmp_path)
+    data = take_data_along(bare_page)
     assert_all_is_told(data)
     have_everything_deleted(bare_page, digest)
 
@@ -124,12 +122,12 @@ def open_my_data(page: Page, mailbox: Mailbox) -> None:
     expect(page.locator("main")).to_contain_text(ADDRESS)
 
 
-def take_data_along(page: Page, folder: Path) -> dict[str, Any]:
+def take_data_along(page: Page) -> dict[str, Any]:
     with page.expect_download() as download:
         page.locator("form[action$='/export/'] button").click()
-    assert download.value.suggested_filename.endswith(".json")
-    download.value.save_as(folder / "data.json")
-    data: dict[str, Any] = json.loads((folder / "data.json").read_text())
+    assert download.value.suggested_filename.endswith(".zip")
+    with ZipFile(download.value.path()) as archive:
+        data: dict[str, Any] = json.loads(archive.read("daten.json"))
     return data
 
 
