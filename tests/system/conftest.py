@@ -49,6 +49,8 @@ def figure(request: pytest.FixtureRequest, seed: int) -> Callable[[object], None
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     """Write each result down where `make torture` makes its table of it."""
     path = os.environ.get("TORTURE_RESULTS")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        return  # the process that hands out the tests hears of it, too
     if path and (report.when == "call" or report.outcome != "passed"):
         result = {
             "test": report.nodeid.rpartition("::")[2],

@@ -23,6 +23,7 @@ from tests.torture.quickness import QUICK
 
 ROOT = Path(__file__).parent.parent.parent
 WIDTH = 118
+SIDE_BY_SIDE = ["-n", "3", "--dist", "worksteal"]
 
 
 def main(arguments: list[str]) -> int:
@@ -36,7 +37,8 @@ def main(arguments: list[str]) -> int:
         with (place / "output").open("wb") as output, ExitStack() as running:
             # SQLite's wait for the disk more than for a core.
             beside = running.enter_context(_started(place / "SQLite", options, output=output))
-            ahead = running.enter_context(_started(place / "PostgreSQL", ["--pg", *options]))
+            # Most of a test is waiting for leases and time-outs, so several go side by side.
+            ahead = running.enter_context(_started(place / "PostgreSQL", ["--pg", *SIDE_BY_SIDE, *options]))
             first, second = _results_of(place / "PostgreSQL", ahead), _results_of(place / "SQLite", beside)
         print((place / "output").read_text())
     results = [("PostgreSQL", result) for result in first] + [("SQLite", result) for result in second]
