@@ -10,6 +10,8 @@ from digests.outcomes import KINDS, counts
 from subscriptions.models import AddressChange
 
 LONGEST_LEASE = timedelta(minutes=10)
+# A withdrawal bears the time at which it was asked for, and may then wait for the database; it holds when committed.
+LONGEST_WAIT = timedelta(seconds=30)
 
 
 def broken_invariants(now: datetime) -> Iterator[str]:
@@ -67,8 +69,8 @@ def _mailed_after_leaving() -> Iterator[str]:
     ).annotate(left_at=F("subscriber__subscriptions__ended_at"), begun_at=Min("batch__tries__started_at"))
     # A second try tells of a mail that went out before, if it did.
     too_late = left.filter(
-        Q(batch__is_second_try=False, left_at__lt=F("begun_at"))
-        | Q(batch__is_second_try=True, left_at__lt=F("created_at"))
+        Q(batch__is_second_try=False, left_at__lt=F("begun_at") - LONGEST_WAIT)
+        | Q(batch__is_second_try=True, left_at__lt=F("created_at") - LONGEST_WAIT)
     )
     # What was sent to another reader, of whom a change of address has made this one, kept to that one's consent.
     moved = AddressChange.objects.filter(subscriber=OuterRef("subscriber"), confirmed_at__gt=OuterRef("created_at"))

@@ -108,7 +108,7 @@ class Processes:
     def stop(self, process: subprocess.Popen[bytes]) -> None:
         """Ask a process to end, as a service manager would, and wait until it has."""
         process.terminate()
-        process.wait(timeout=30)
+        process.wait(timeout=30 * self.patience)
 
     def log(self, name: str) -> str:
         path = self.folder / f"{name}.log"

@@ -16,6 +16,8 @@ from tests.processes import Processes
 from tests.torture.carrier import Carrier
 from tests.torture.quickness import QUICK
 
+LONGEST = ("test_killing", "test_withdrawing")
+
 
 @pytest.fixture
 def sized(request: pytest.FixtureRequest) -> Callable[[int, int], int]:
@@ -44,6 +46,12 @@ def figure(request: pytest.FixtureRequest, seed: int) -> Callable[[object], None
         request.node.user_properties.append(("figure", line))
 
     return print_figure
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin a long run with what takes longest, so that the others go beside it and not before it."""
+    if config.getoption("--torture"):
+        items.sort(key=lambda item: not item.path.name.startswith(LONGEST))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:

@@ -3,7 +3,7 @@
 import time
 from datetime import time as time_of_day
 
-from digests.models import Digest
+from digests.models import Digest, HighWater
 from newsroom.mail.models import OutboxMail
 from subscriptions.models import Subscriber
 from tests.makers import make_article, make_newsletter, make_schedule
@@ -25,10 +25,12 @@ def test_r33_a_restored_backup_mails_nobody_until_the_erasures_are_replayed_and_
 
     backup = tmp_path / "backup"
     backups.back_up(backup)
+    count_before = counted()
     workers = [site.worker(concurrency=2), site.beat()]
     for token in reader.open_rights_page(site, url, provider, erased).values():
         reader.erase(url, token)
     assert not Subscriber.objects.filter(address__in=erased).exists()
+    site.wait_until(lambda: counted() > count_before)  # a backup younger than the last count would not be noticed
     for process in workers:
         site.stop(process)
     site.end()
@@ -56,6 +58,11 @@ def test_r33_a_restored_backup_mails_nobody_until_the_erasures_are_replayed_and_
     )
     assert after == {*staying, "wartet@leser.example"}
     assert set(provider.mailed.values()) == {1}
+
+
+def counted():
+    row = HighWater.objects.first()
+    return row.number if row else 0
 
 
 def is_finished():
