@@ -36,6 +36,7 @@ PREHEADER_LENGTH = 140
 # Gmail cuts a mail at about 102 kB and hides what stands below, the links to unsubscribe among it (E-27).
 LINKS_ON_TOP_FROM = 60_000
 
+_SLOT = re.compile(f"({'|'.join(map(re.escape, SLOTS))})")
 _UNFIT_FOR_A_SLOT = re.compile(r"[\x00-\x1f\x7f\"<>&]|[^\x00-\x7f]")
 
 
@@ -71,13 +72,71 @@ def store(digest: Digest) -> None:
 
 def fill(rendered_text: str, *, unsubscribe_url: str, preferences_url: str, why_url: str) -> str:
     """Return the rendered HTML or text with a reader's own links. Raises ValueError for what could break out of one."""
-    urls = (unsubscribe_url, preferences_url, why_url)
-    for url in urls:
-        if _UNFIT_FOR_A_SLOT.search(url):
-            raise ValueError("A link for a slot is ASCII, and without quotes, angle brackets, ampersands and breaks.")
-    for slot, url in zip(SLOTS, urls, strict=True):
-        rendered_text = rendered_text.replace(slot, url)
-    return rendered_text
+    return _join(_cut(rendered_text), _checked_links(unsubscribe_url, preferences_url, why_url))
+
+
+def _checked_links(*urls: str) -> dict[str, str]:
+    """Return the links by their slots."""
+    if any(_UNFIT_FOR_A_SLOT.search(url) for url in urls):
+        raise ValueError("A link for a slot is ASCII, and without quotes, angle brackets, ampersands and breaks.")
+    return dict(zip(SLOTS, urls, strict=True))
+
+
+def _cut(rendered_text: str) -> list[str]:
+    """Return the text in pieces, each slot one of its own."""
+    return _SLOT.split(rendered_text)
+
+
+def _join(pieces: list[str], links: dict[str, str]) -> str:
+    return "".join([links.get(piece, piece) for piece in pieces])
+
+
+class Copies:
+    """A compiled digest, cut at its slots once, so that a reader's copy is only joined."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._text, self._html = _cut(digest.text), _cut(digest.html)
+        self._subject = messages.single_line(digest.subject)
+        self._headers = messages.checked_headers(
+            {
+                "Content-Language": digest.language,
+                "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
+                "List-Id": _list_id(digest),
+                "List-Post": "NO",
+                "Feedback-ID": _feedback_id(digest),
+                "Precedence": "bulk",
+            }
+        )
+
+    def message(
+        self,
+        *,
+        to: str,
+        unsubscribe_url: str,
+        preferences_url: str,
+        why_url: str,
+        message_id: str,
+        date: datetime | None = None,
+    ) -> Mail:
+        """Return one reader's copy, with the headers of list mail.
+
+        `message_id` comes with its angle brackets; `date` is when it is handed over (default: now). Raises ValueError
+        for what could break out of a slot or header.
+        """
+        links = _checked_links(unsubscribe_url, preferences_url, why_url)
+        own = {
+            **messages.automatic_headers(message_id=message_id, date=date),
+            "List-Unsubscribe": f"<{unsubscribe_url}>",
+        }
+        message = Mail(
+            subject=self._subject,
+            body=_join(self._text, links),
+            from_email=settings.DEFAULT_FROM_EMAIL,
+            to=[messages.checked_recipient(to)],
+            headers=messages.checked_headers(own) | self._headers,
+        )
+        message.attach_alternative(_join(self._html, links), "text/html")
+        return message
 
 
 def build_message(
@@ -90,25 +149,15 @@ def build_message(
     message_id: str,
     date: datetime | None = None,
 ) -> Mail:
-    """Return one reader's copy of a compiled digest, with the headers of list mail.
-
-    `message_id` comes with its angle brackets; `date` is when it is handed over (default: now).
-    """
-    links = {"unsubscribe_url": unsubscribe_url, "preferences_url": preferences_url, "why_url": why_url}
-    message = _message(digest, to=to, text=fill(digest.text, **links), html=fill(digest.html, **links))
-    message.extra_headers = messages.checked_headers(
-        {
-            **messages.automatic_headers(message_id=message_id, date=date),
-            "Content-Language": digest.language,
-            "List-Unsubscribe": f"<{unsubscribe_url}>",
-            "List-Unsubscribe-Post": "List-Unsubscribe=One-Click",
-            "List-Id": _list_id(digest),
-            "List-Post": "NO",
-            "Feedback-ID": _feedback_id(digest),
-            "Precedence": "bulk",
-        }
+    """Return one reader's copy, as `Copies.message` does; for whoever needs but one."""
+    return Copies(digest).message(
+        to=to,
+        unsubscribe_url=unsubscribe_url,
+        preferences_url=preferences_url,
+        why_url=why_url,
+        message_id=message_id,
+        date=date,
     )
-    return message
 
 
 def build_test_message(digest: Digest, *, to: str, message_id: str) -> Mail:
@@ -167,8 +216,7 @@ def _context(digest: Digest, entries: list[DigestEntry]) -> dict[str, Any]:
 
 def _render_html(context: dict[str, Any]) -> str:
     html = messages.render_mjml(render_to_string("digests/mail/digest.mjml", context))
-    slots = "|".join(re.escape(slot) for slot in SLOTS)
-    return re.sub(rf'\s*href="({slots})"\s*', r'\nhref="\1"\n', html)
+    return re.sub(rf'\s*href="{_SLOT.pattern}"\s*', r'\nhref="\1"\n', html)
 
 
 def _with_notice(html: str, notice: str) -> str:

@@ -29,6 +29,8 @@ TEXT_WIDTH = 78  # RFC 5322 section 2.1.1, the "should"
 _HTML_WIDTH = 500  # characters; even if each were four octets long, far from most of RFC 5322's 998
 _HEADER_NAME = re.compile(r"[!-9;-~]+")  # RFC 5322 section 3.6.8
 _HEADER_VALUE = re.compile(r"[ -~]+")
+# Nothing that a parser could read in two ways (RFC 5322 section 3.2.3: dot-atom); most need no closer look.
+_ORDINARY_ADDRESS = re.compile(r"[\w!#$%&'*+/=?^`{|}~-]+(\.[\w!#$%&'*+/=?^`{|}~-]+)*@[a-zA-Z0-9.-]+", re.ASCII)
 _NOT_IN_ONE_LINE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]+")
 # A line break is invisible around blocks and table parts; around a word or a link it would be a space.
 _BLOCK_END = re.compile(
@@ -138,6 +140,8 @@ def own_domain() -> str:
 
 def checked_recipient(address: str) -> str:
     """Return the address if every mail library reads it as this one recipient; raise `InvalidHeader` if not."""
+    if _ORDINARY_ADDRESS.fullmatch(address):
+        return address
     if not address.isascii() or getaddresses([address]) != [("", address)] or _NOT_IN_ONE_LINE.search(address):
         raise InvalidHeader("To: is not one address in canonical form")
     return address
