@@ -1,15 +1,15 @@
 """Who gets a digest: frozen when it starts, asked again before each group is handed over, opened for latecomers."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from datetime import datetime, timedelta
-from itertools import islice
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import transaction
-from django.db.models import F, Max, Q
+from django.db.models import Exists, F, Max, OuterRef
 from django.utils.translation import gettext as _
 
+from digests import sets
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
 from subscriptions.models import AddressChange, Subscription
 
@@ -27,8 +27,13 @@ def freeze(digest: Digest, *, now: datetime) -> int:
 
     Belongs into the transaction that starts the sending.
     """
-    readers = Subscription.objects.mailable().filter(newsletter=digest.newsletter_id).order_by("subscriber_id")
-    count = _add_batches(digest, readers.values_list("subscriber_id", flat=True).iterator(2000), now=now)
+    count = sets.write_batches(
+        digest,
+        Subscription.objects.mailable().filter(newsletter=digest.newsletter_id),
+        first_number=_next_number(digest),
+        size=settings.DELIVERY_BATCH_SIZE,
+        at=now,
+    )
     Digest.objects.filter(pk=digest.pk).update(audience_frozen_at=now, expected_count=count)
     return count
 
@@ -90,7 +95,13 @@ def _add_latecomers_of(digest: Digest, *, now: datetime) -> int:
         digest = Digest.objects.select_for_update().get(pk=digest.pk)
         if digest.state not in {Digest.State.SENDING, Digest.State.FINISHED}:
             return 0
-        count = _add_batches(digest, _find_latecomers(digest), now=now)
+        count = sets.add_batches(
+            digest,
+            _find_latecomers(digest),
+            first_number=_next_number(digest),
+            size=settings.DELIVERY_BATCH_SIZE,
+            at=now,
+        )
         Digest.objects.filter(pk=digest.pk).update(expected_count=F("expected_count") + count)
         if count and digest.state == Digest.State.FINISHED:
             Digest.objects.filter(pk=digest.pk).update(state=Digest.State.SENDING, finished_at=None)
@@ -99,28 +110,20 @@ def _add_latecomers_of(digest: Digest, *, now: datetime) -> int:
 
 
 def _find_latecomers(digest: Digest) -> list[int]:
+    """Return some of those who may get the digest, confirmed since its freeze, and neither have it nor wait for it."""
     assert digest.audience_frozen_at is not None
     since = digest.audience_frozen_at - COMMIT_DELAY
+    written = Delivery.objects.filter(digest=digest, subscriber=OuterRef("subscriber"))
+    unserved = Subscription.objects.mailable().filter(~Exists(written), newsletter=digest.newsletter_id)
     # Of two readers who became one (`subscriptions.rectifying`), the one that was placed may be the one that is gone.
-    moved = AddressChange.objects.filter(confirmed_at__gte=since).values("subscriber")
-    ids = (
-        Subscription.objects.mailable()
-        .filter(Q(active_since__gte=since) | Q(subscriber__in=moved), newsletter=digest.newsletter_id)
-        .exclude(subscriber__in=Delivery.objects.filter(digest=digest, subscriber__isnull=False).values("subscriber"))
-        .order_by("active_since", "id")
-        .values_list("subscriber_id", flat=True)[:LATECOMERS_AT_ONCE]
-    )
-    latecomers = list(ids)
-    if not latecomers:
-        return []
-    placed = _placed(digest)
-    return [reader_id for reader_id in latecomers if reader_id not in placed]
-
-
-def _placed(digest: Digest) -> set[int]:
-    """Return the readers of the digest whose delivery has not been written yet."""
-    lists = digest.batches.open().values_list("reader_ids", flat=True)
-    return {reader_id for reader_ids in lists.iterator(100) for reader_id in reader_ids}
+    moved = list(AddressChange.objects.filter(confirmed_at__gte=since).values_list("subscriber", flat=True))
+    # Asked apart: with an OR between them, no index would serve either.
+    found = [unserved.filter(active_since__gte=since), unserved.filter(subscriber__in=moved)]
+    latecomers: set[int] = set()
+    for each in found:
+        if each.exists():  # the batches need not be looked through for nobody
+            latecomers.update(sets.without_placed(digest, each, most=LATECOMERS_AT_ONCE))
+    return sorted(latecomers)
 
 
 def add_batch(
@@ -128,17 +131,11 @@ def add_batch(
 ) -> DeliveryBatch:
     """Add a batch to a digest, due at `at`. Needs a transaction: whoever else adds one at this moment waits."""
     Digest.objects.select_for_update().get(pk=digest.pk)
-    number = (digest.batches.aggregate(last=Max("number"))["last"] or 0) + 1
+    number = _next_number(digest)
     return DeliveryBatch.objects.create(
         digest=digest, number=number, parent=parent, reader_ids=reader_ids, size=len(reader_ids), next_attempt_at=at
     )
 
 
-def _add_batches(digest: Digest, reader_ids: Iterable[int], *, now: datetime) -> int:
-    return sum(add_batch(digest, chunk, at=now).size for chunk in _chunks(reader_ids, settings.DELIVERY_BATCH_SIZE))
-
-
-def _chunks(values: Iterable[int], size: int) -> Iterator[list[int]]:
-    iterator = iter(values)
-    while chunk := list(islice(iterator, size)):
-        yield chunk
+def _next_number(digest: Digest) -> int:
+    return (digest.batches.aggregate(last=Max("number"))["last"] or 0) + 1

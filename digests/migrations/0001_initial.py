@@ -709,7 +709,17 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="deliverybatch",
-            index=models.Index(condition=models.Q(("state", "pending")), fields=["next_attempt_at"], name="batch_due"),
+            index=models.Index(
+                condition=models.Q(("state", "pending")), fields=["next_attempt_at", "id"], name="batch_due"
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="deliverybatch",
+            index=models.Index(
+                condition=models.Q(("state__in", ["pending", "leased", "submitting"])),
+                fields=["digest"],
+                name="batch_open",
+            ),
         ),
         migrations.AddIndex(
             model_name="deliverybatch",
