@@ -14,13 +14,17 @@ SAMPLE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """Of one run. `peak_rss_mb` is that of the largest single process among the senders."""
+    """Of one run. `peak_rss_mb` is that of the largest single process among the senders.
+
+    `sink_cpu_seconds` is what the receiver used: near to `seconds`, it is the receiver that was measured.
+    """
 
     seconds: float
     cpu_seconds: float
     db_cpu_seconds: float
     peak_rss_mb: float
     statements: int
+    sink_cpu_seconds: float = 0.0
 
 
 class Meter:

@@ -49,9 +49,14 @@ class Sink:
     def total(self) -> int:
         return int(self._ask("total"))
 
-    def check(self, readers: Path) -> dict[str, int]:
-        """Say who got no mail, who got more than one, and how many bytes came in."""
-        return dict(json.loads(self._ask(f"check {readers}")))
+    @property
+    def cpu(self) -> float:
+        """Seconds of processor time it has used, so that one sees when it is what limits a sender."""
+        return float(self._ask("cpu"))
+
+    def check(self, readers: Path, *leavers: Path) -> dict[str, int]:
+        """Say how many got no mail, how many more than one, and how many bytes came in; leavers may have got none."""
+        return dict(json.loads(self._ask(" ".join(["check", str(readers), *map(str, leavers)]))))
 
     def close(self) -> None:
         assert self._process.stdin is not None and self._process.stdout is not None
