@@ -1,0 +1,541 @@
+"""SMTP without waiting for each answer (RFC 2920), over a few sessions at once, each reader's outcome told apart.
+
+A message leaves together with the envelope of the next one, so that a session waits once per mail. What was written up
+to its final dot and not answered is ambiguous; what was not is surely unsent. Where a server does not offer PIPELINING
+each command waits for its answer.
+"""
+
+import re
+import selectors
+import smtplib
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from enum import Enum, auto
+from time import monotonic
+from typing import Any
+
+from newsroom.mail.classification import classify
+from newsroom.mail.outcomes import Outcome, Result
+from newsroom.mail.smtp import (
+    MESSAGES_PER_SESSION,
+    SECONDS_PER_SESSION,
+    SERVICE_NOT_AVAILABLE,
+    EmailBackend,
+    LostAfterDot,
+    LostBeforeDot,
+)
+
+# At thousands of mails a second a session of a hundred would be mostly greetings; common servers allow as many.
+MESSAGES_PER_PIPELINE = 1000
+PARCELS_PER_SESSION = 5  # for fewer a further session does not pay
+EXTRA_PATIENCE = 5.0  # a session more is welcome, not needed: seconds that the others may wait for it
+EXTRA_PAUSE = 60.0  # after a server refused one
+GOODBYE_PATIENCE = 1.0
+DEFAULT_TIMEOUT = 60.0
+
+# An answer that was asked for longer ago is asked for again before the message leaves: a process may have stood still.
+LONGEST_ANSWER_AGE = 2.0
+
+LONGEST_REPLY = 65_536
+TLS_RECORD = 16_384  # RFC 8446 section 5.1: what is sent at once is one record, and no part of one can be read
+READ_SIZE = 65_536
+READY_FOR_MESSAGE = 354
+
+_ADDRESS = re.compile(r"[!-;=?-~]+")
+_ACCEPTED = Result(Outcome.ACCEPTED, "")
+
+
+@dataclass(slots=True)
+class Parcel:
+    """One reader's copy; `content` is asked with whether the server takes eight bits, right before the copy goes."""
+
+    address: str
+    sender: str
+    content: Callable[[bool], bytes]
+
+
+class Pipeline:
+    """Sessions with the SMTP server of Django's settings."""
+
+    def __init__(self, *, connections: int = 4) -> None:
+        self._connections = connections
+        self._selector: selectors.BaseSelector | None = None
+        self._no_extras_until = 0.0
+        self.sessions: list[_Session] = []
+
+    def open(self) -> None:
+        """Open one session, if none is; raises what smtplib and the network do."""
+        if not self.sessions:
+            self._add(None)
+
+    def open_more(self, parcels: int) -> None:
+        """Open as many sessions as so many parcels are worth; that one stands is enough."""
+        self.open()
+        wanted = min(self._connections, parcels // PARCELS_PER_SESSION)
+        while len(self.sessions) < wanted and monotonic() >= self._no_extras_until:
+            try:
+                self._add(EXTRA_PATIENCE)
+            except OSError:
+                self._no_extras_until = monotonic() + EXTRA_PAUSE
+
+    def hand_over(self, parcels: Sequence[Parcel], *, may_begin: Callable[[int], bool]) -> list[Result | None]:
+        """Return what became of each parcel; None: surely not sent, and nobody's fault.
+
+        `may_begin` is asked for each right before its envelope is written; what it raises breaks everything off. After
+        a fault that lies with the server nothing more is begun.
+        """
+        run = _Run(self, parcels, may_begin)
+        try:
+            run.work()
+        except BaseException:
+            for session in list(self.sessions):
+                self.drop(session)
+            raise
+        return run.results
+
+    def close(self) -> None:
+        """Say goodbye where nothing is under way; never raises."""
+        self.part_from([session for session in self.sessions if not session.expected])
+        for session in list(self.sessions):
+            self.drop(session)
+        if self._selector is not None:
+            self._selector.close()
+            self._selector = None
+
+    def part_from(self, sessions: Sequence["_Session"]) -> None:
+        for session in sessions:
+            session.say_goodbye()
+        for session in sessions:
+            session.hear_goodbye()
+            self.drop(session)
+
+    def drop(self, session: "_Session") -> None:
+        with suppress(KeyError, ValueError):
+            self.selector.unregister(session.socket)
+        self.sessions.remove(session)
+        session.close()
+
+    @property
+    def selector(self) -> selectors.BaseSelector:
+        if self._selector is None:
+            self._selector = selectors.DefaultSelector()
+        return self._selector
+
+    def _add(self, patience: float | None) -> None:
+        backend = EmailBackend()
+        timeout = backend.timeout or DEFAULT_TIMEOUT
+        backend.timeout = timeout if patience is None else min(patience, timeout)
+        try:
+            backend.open()
+            session = _Session(backend.connection, timeout=timeout)
+        except BaseException:
+            if backend.connection is not None:
+                backend.connection.close()
+            raise
+        self.selector.register(session.socket, selectors.EVENT_READ, session)
+        self.sessions.append(session)
+
+
+class _Step(Enum):
+    """What the next answer will be about."""
+
+    RESET = auto()
+    MAIL = auto()
+    RCPT = auto()
+    DATA = auto()
+    DOT = auto()
+
+
+@dataclass(slots=True, eq=False)
+class _Errand:
+    """A parcel on its way through a session."""
+
+    index: int
+    commands: tuple[bytes, bytes, bytes]
+    content: bytes
+    may_repeat: bool
+    asked_at: float = 0.0
+    refusal: smtplib.SMTPException | None = None
+
+
+class _Session:
+    """A connection that smtplib opened and secured: octets out, replies in, never waiting."""
+
+    def __init__(self, connection: smtplib.SMTP, *, timeout: float) -> None:
+        connection.ehlo_or_helo_if_needed()
+        if connection.sock is None:
+            raise LostBeforeDot("closed in the greeting")
+        self.eight_bit = connection.has_extn("8bitmime")
+        self.is_pipelined = connection.has_extn("pipelining")
+        self.socket: socket.socket = connection.sock
+        self.expected: deque[tuple[_Step, _Errand | None]] = deque()
+        self.to_dot = 0  # octets to be written until the final dot has left
+        self.carried = 0
+        self.is_gone = False
+        self.opened_at = monotonic()
+        self.deadline = 0.0
+        self.is_watched_for_room = False
+        self._most = MESSAGES_PER_PIPELINE if self.is_pipelined else MESSAGES_PER_SESSION
+        self._timeout = timeout
+        self._connection = connection
+        self._is_tls = isinstance(connection.sock, ssl.SSLSocket)
+        self._out: list[bytes | memoryview] = []
+        self._in = b""
+        self._continued = 0
+        self.socket.setblocking(False)
+        with suppress(OSError):
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        with suppress(OSError, ValueError, AttributeError):
+            self._in = connection.file.peek()  # type: ignore[attr-defined]  # what smtplib read ahead
+
+    def is_used_up(self) -> bool:
+        return self.carried >= self._most or monotonic() - self.opened_at >= SECONDS_PER_SESSION
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the network takes no more for now."""
+        return bool(self._out)
+
+    def send(self, *pieces: bytes, to_dot: int = 0) -> None:
+        if to_dot:
+            self.to_dot = to_dot
+        self._out += pieces
+        self.deadline = monotonic() + self._timeout
+        self.flush()
+
+    def flush(self) -> None:
+        """Write what the network takes. If it takes nothing any more, reading will tell what was answered before."""
+        while self._out:
+            try:
+                count = self._write()
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return
+            except OSError:
+                self._out.clear()
+                return
+            self.to_dot -= count
+            self._forget(count)
+        self.deadline = monotonic() + self._timeout
+
+    def _write(self) -> int:
+        if self._is_tls:
+            return self.socket.send(memoryview(self._out[0])[:TLS_RECORD])
+        return self.socket.sendmsg(self._out)
+
+    def _forget(self, count: int) -> None:
+        while count:
+            first = self._out[0]
+            if count < len(first):
+                self._out[0] = memoryview(first)[count:]
+                return
+            count -= len(first)
+            del self._out[0]
+
+    def receive(self) -> list[tuple[int, bytes]]:
+        """Return the replies that have come; `is_gone` then says whether more can come."""
+        try:
+            while data := self.socket.recv(READ_SIZE):
+                self._in += data
+                if not self._is_tls or len(self._in) > LONGEST_REPLY:
+                    break  # the selector knows whether there is more; within TLS it does not
+            else:
+                self.is_gone = True
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError:
+            self.is_gone = True
+        return self._take_replies()
+
+    def _take_replies(self) -> list[tuple[int, bytes]]:
+        *lines, self._in = self._in.split(b"\n")
+        replies = []
+        for line in lines:
+            code, sign = line[:3], line[3:4]
+            if len(code) != 3 or not code.isdigit() or code[0] not in b"2345" or sign not in b" -\r":
+                self.is_gone = True
+                return replies
+            if sign == b"-":
+                self._continued += len(line)
+                continue
+            self._continued = 0
+            replies.append((int(code), line[4:]))
+        if self._continued + len(self._in) > LONGEST_REPLY:
+            self.is_gone = True
+        if replies:
+            self.deadline = monotonic() + self._timeout
+        return replies
+
+    def say_goodbye(self) -> None:
+        with suppress(OSError):
+            self.socket.settimeout(GOODBYE_PATIENCE)
+            self.socket.sendall(b"QUIT\r\n")
+
+    def hear_goodbye(self) -> None:
+        with suppress(OSError):
+            self.socket.recv(512)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._connection.close()
+
+
+class _Run:
+    """The way of some parcels through the sessions of a pipeline."""
+
+    def __init__(self, pipeline: Pipeline, parcels: Sequence[Parcel], may_begin: Callable[[int], bool]) -> None:
+        self.results: list[Result | None] = [None] * len(parcels)
+        self._pipeline = pipeline
+        self._parcels = parcels
+        self._may_begin = may_begin
+        self._waiting = deque(range(len(parcels)))
+        self._repeated: set[int] = set()
+        self._is_stopped = False
+        self._begun_at = monotonic()
+
+    def work(self) -> None:
+        self._throw_out_ended()
+        while self._find_work():
+            for key, mask in self._pipeline.selector.select(0.25):
+                self._attend(key.data, mask)
+            if self._is_stopped:
+                self._break_off_unsent()
+            self._expire()
+
+    def _throw_out_ended(self) -> None:
+        """Part from sessions that the server ended, or said something in, while nobody listened."""
+        for session in list(self._pipeline.sessions):
+            if session.receive() or session.is_gone:
+                self._pipeline.drop(session)
+
+    def _find_work(self) -> bool:
+        """Say whether answers are awaited; where none is and parcels are left, begin with them."""
+        while not any(session.expected for session in self._pipeline.sessions):
+            if self._is_stopped or not self._waiting:
+                return False
+            self._pipeline.part_from([session for session in self._pipeline.sessions if session.is_used_up()])
+            try:
+                self._pipeline.open_more(len(self._waiting))
+            except OSError as error:
+                self._finish(self._waiting.popleft(), _of_opening(error))
+                return False
+            for session in list(self._pipeline.sessions):
+                self._begin(session)
+                self._watch(session)
+        return True
+
+    def _attend(self, session: _Session, mask: int) -> None:
+        if session not in self._pipeline.sessions:
+            return
+        if mask & selectors.EVENT_WRITE:
+            session.flush()
+        if mask & selectors.EVENT_READ:
+            for code, text in session.receive():
+                self._hear(session, code, text)
+                if session not in self._pipeline.sessions:
+                    return
+            if session.is_gone:
+                self._lose(session)
+                return
+        self._watch(session)
+
+    def _watch(self, session: _Session) -> None:
+        """Have the selector tell of room to write while there is something to write."""
+        if session.is_full != session.is_watched_for_room and session in self._pipeline.sessions:
+            session.is_watched_for_room = session.is_full
+            events = selectors.EVENT_READ | (selectors.EVENT_WRITE if session.is_full else 0)
+            self._pipeline.selector.modify(session.socket, events, session)
+
+    # What is written
+
+    def _begin(self, session: _Session, *before: bytes, to_dot: int = 0) -> None:
+        """Write the envelope of the next parcel, together with what goes before it."""
+        errand = self._next_errand(session)
+        if errand is None:
+            if before:
+                session.send(*before, to_dot=to_dot)
+        elif session.is_pipelined:
+            session.expected += ((_Step.MAIL, errand), (_Step.RCPT, errand), (_Step.DATA, errand))
+            session.send(*before, b"".join(errand.commands), to_dot=to_dot)
+        else:
+            session.expected.append((_Step.MAIL, errand))
+            session.send(errand.commands[0])
+
+    def _begin_anew(self, session: _Session) -> None:
+        """Go on after an envelope that came to nothing, of which the server may still know a part."""
+        session.expected.append((_Step.RESET, None))
+        if session.is_pipelined:
+            self._begin(session, b"RSET\r\n")
+        else:
+            session.send(b"RSET\r\n")
+
+    def _next_errand(self, session: _Session) -> _Errand | None:
+        while self._waiting and not self._is_stopped and not session.is_used_up():
+            index = self._waiting.popleft()
+            parcel = self._parcels[index]
+            try:
+                content = parcel.content(session.eight_bit)
+                commands = _envelope(parcel, has_eight_bit=session.eight_bit and not content.isascii())
+            except ValueError as error:
+                self.results[index] = Result(Outcome.REFUSED, type(error).__name__)
+                continue
+            if self._may_begin(index):
+                may_repeat = session.carried > 0 or session.opened_at < self._begun_at
+                session.carried += 1
+                return _Errand(index, commands, content, may_repeat, monotonic())
+        return None
+
+    def _send_message(self, session: _Session, errand: _Errand) -> None:
+        if errand.refusal:  # the server is ready though it took no recipient (RFC 2920 section 3.1)
+            session.expected.append((_Step.DOT, errand))
+            session.send(b".\r\n")
+        elif self._is_stopped or not self._may_still_go(errand):
+            self._lose(session)
+        elif session.is_pipelined:
+            session.expected.append((_Step.DOT, errand))
+            self._begin(session, errand.content, to_dot=len(errand.content))
+        else:
+            session.expected.append((_Step.DOT, errand))
+            session.send(errand.content, to_dot=len(errand.content))
+
+    def _may_still_go(self, errand: _Errand) -> bool:
+        return monotonic() - errand.asked_at <= LONGEST_ANSWER_AGE or self._may_begin(errand.index)
+
+    # What is answered
+
+    def _hear(self, session: _Session, code: int, text: bytes) -> None:
+        if not session.expected:  # most often a goodbye
+            self._lose(session)
+            return
+        step, errand = session.expected[0]
+        is_meant = code >= 400 or (code == READY_FOR_MESSAGE if step is _Step.DATA else code < 300)
+        if not is_meant:
+            self._lose(session)
+            return
+        session.expected.popleft()
+        if errand is None:
+            self._hear_of_reset(session, code)
+        elif code == SERVICE_NOT_AVAILABLE:
+            self._end(session, errand, _refusal(step, code, text))
+        elif step is _Step.DOT:
+            self._hear_of_message(session, errand, code, text)
+        elif step is _Step.DATA:
+            self._hear_of_data(session, errand, code, text)
+        else:
+            self._hear_of_envelope(session, errand, step, code, text)
+
+    def _hear_of_reset(self, session: _Session, code: int) -> None:
+        if code >= 400:
+            self._lose(session)
+        elif not session.expected:
+            self._begin(session)
+
+    def _hear_of_envelope(self, session: _Session, errand: _Errand, step: _Step, code: int, text: bytes) -> None:
+        if code >= 400 and errand.refusal is None:
+            errand.refusal = _refusal(step, code, text)
+        if session.is_pipelined:
+            return
+        if errand.refusal:
+            self._finish(errand.index, classify(errand.refusal))
+            self._begin_anew(session)
+        elif step is _Step.MAIL:
+            session.expected.append((_Step.RCPT, errand))
+            session.send(errand.commands[1])
+        else:
+            session.expected.append((_Step.DATA, errand))
+            session.send(errand.commands[2])
+
+    def _hear_of_data(self, session: _Session, errand: _Errand, code: int, text: bytes) -> None:
+        if code == READY_FOR_MESSAGE:
+            self._send_message(session, errand)
+            return
+        self._finish(errand.index, classify(errand.refusal or _refusal(_Step.DATA, code, text)))
+        self._begin_anew(session)
+
+    def _hear_of_message(self, session: _Session, errand: _Errand, code: int, text: bytes) -> None:
+        if session.to_dot > 0 and code < 300:  # taken before it was whole: that cannot be
+            session.expected.appendleft((_Step.DOT, errand))
+            self._lose(session)
+            return
+        if errand.refusal:
+            self._finish(errand.index, classify(errand.refusal))
+        elif code < 300:
+            self.results[errand.index] = _ACCEPTED
+        else:
+            self._finish(errand.index, classify(_refusal(_Step.DOT, code, text)))
+        if session.to_dot > 0:  # refused before it was whole: what is left of it would be read as commands
+            self._lose(session)
+        elif not session.expected:
+            self._begin(session)
+
+    # What goes wrong
+
+    def _end(self, session: _Session, errand: _Errand, error: smtplib.SMTPException) -> None:
+        """The server ends the session and says so; it has nothing of this parcel."""
+        if errand.refusal:
+            self._finish(errand.index, classify(errand.refusal))
+        else:
+            self._put_back(errand, error)
+        self._lose(session)
+
+    def _lose(self, session: _Session) -> None:
+        """Tell what became of the parcels in a session that is over."""
+        self._pipeline.drop(session)
+        sent = {errand for step, errand in session.expected if step is _Step.DOT and session.to_dot <= 0}
+        for errand in dict.fromkeys(errand for _step, errand in session.expected if errand):
+            if errand.refusal:
+                self._finish(errand.index, classify(errand.refusal))
+            elif errand in sent:
+                self._finish(errand.index, classify(LostAfterDot()))
+            else:
+                self._put_back(errand, LostBeforeDot())
+
+    def _put_back(self, errand: _Errand, error: smtplib.SMTPException) -> None:
+        """Try a parcel that is surely unsent again, once, if only the session's age may be to blame."""
+        if self._is_stopped:
+            return
+        if errand.may_repeat and errand.index not in self._repeated:
+            self._repeated.add(errand.index)
+            self._waiting.appendleft(errand.index)
+        else:
+            self._finish(errand.index, classify(error))
+
+    def _break_off_unsent(self) -> None:
+        for session in list(self._pipeline.sessions):
+            if session.expected and session.expected[0][0] is not _Step.DOT:
+                self._lose(session)
+
+    def _expire(self) -> None:
+        now = monotonic()
+        for session in list(self._pipeline.sessions):
+            if session.expected and now > session.deadline:
+                self._lose(session)
+
+    def _finish(self, index: int, result: Result) -> None:
+        self.results[index] = result
+        self._is_stopped = self._is_stopped or result.is_general
+
+
+def _envelope(parcel: Parcel, *, has_eight_bit: bool) -> tuple[bytes, bytes, bytes]:
+    if not _ADDRESS.fullmatch(parcel.address) or not (_ADDRESS.fullmatch(parcel.sender) or parcel.sender == ""):
+        raise ValueError("An address in an envelope is printable ASCII without spaces and angle brackets.")
+    body = " BODY=8BITMIME" if has_eight_bit else ""
+    return f"MAIL FROM:<{parcel.sender}>{body}\r\n".encode(), f"RCPT TO:<{parcel.address}>\r\n".encode(), b"DATA\r\n"
+
+
+def _refusal(step: _Step, code: int, text: bytes) -> smtplib.SMTPException:
+    """Return the answer as smtplib would raise it, but for the addresses."""
+    if step is _Step.MAIL:
+        return smtplib.SMTPSenderRefused(code, text, "")
+    if step is _Step.RCPT:
+        return smtplib.SMTPRecipientsRefused({"": (code, text)})
+    return smtplib.SMTPDataError(code, text)
+
+
+def _of_opening(error: Any) -> Result:
+    """While a session is opened no message is under way."""
+    result = replace(classify(error), is_general=True)
+    return replace(result, outcome=Outcome.NOT_SENT) if result.outcome is Outcome.AMBIGUOUS else result
