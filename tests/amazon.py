@@ -8,6 +8,7 @@ import json
 import ssl
 import tempfile
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from socketserver import StreamRequestHandler, ThreadingTCPServer
 from threading import Thread
@@ -108,6 +109,7 @@ def as_post(message: dict[str, Any]) -> dict[str, Any]:
     return {"data": json.dumps(message), "content_type": "text/plain; charset=UTF-8", "headers": headers}
 
 
+@cache  # a new key costs a tenth of a second and more
 def _certified(host: str) -> tuple[rsa.RSAPrivateKey, bytes]:
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host)])

@@ -310,7 +310,7 @@ class Postal(Esp):
     soft = {"event": "MessageBounced", "bounce": {"id": 12347, "direction": "incoming"}}
 
     def __init__(self) -> None:
-        self.key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
+        self.key, self.stranger = (rsa.generate_private_key(public_exponent=65_537, key_size=2048) for _ in range(2))
 
     def anymail(self) -> Json:
         return {"POSTAL_WEBHOOK_KEY": _middle_of(self.key.public_key())}
@@ -343,8 +343,7 @@ class Postal(Esp):
         return {"data": body, "content_type": "application/json", "headers": header}
 
     def forged(self, posted: Json) -> Json:
-        stranger = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
-        signature = stranger.sign(posted["data"], padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+        signature = self.stranger.sign(posted["data"], padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
         return {**posted, "headers": {"X-Postal-Signature": base64.b64encode(signature).decode()}}
 
 
