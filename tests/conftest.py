@@ -94,6 +94,8 @@ def _load_settings() -> None:
     # Pages name static files as they are; only the process tests collect them.
     settings.STATIC_ROOT.mkdir(exist_ok=True)
     settings.STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
+    # The default is slow on purpose, nearly half a second for each account a test makes; no test is about that.
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
     del os.environ["DJANGO_SETTINGS_MODULE"]  # a run of xdist's would find it, and load settings before its time
 
 
