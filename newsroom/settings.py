@@ -142,9 +142,13 @@ if _database["ENGINE"].endswith("sqlite3"):
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;",
     }
 else:
+    _database["ENGINE"] = "newsroom.postgresql"
     _database["CONN_MAX_AGE"] = env.int("DATABASE_CONN_MAX_AGE", 60)
     _database["CONN_HEALTH_CHECKS"] = True
-    _database.setdefault("OPTIONS", {}).setdefault("connect_timeout", 5)
+    _options: dict[str, Any] = _database.setdefault("OPTIONS", {})
+    _options.setdefault("connect_timeout", 5)
+    # From the first time on: only statements that are executed all the time ask to be prepared.
+    _options["prepare_threshold"] = 0 if env.bool("DATABASE_PREPARED_STATEMENTS", True) else None
 
 # Not restored with the database: it tells a restored one who was erased since.
 ERASURE_JOURNAL = BASE_DIR / env.str("ERASURE_JOURNAL", str(VAR_DIR / "erasures.jsonl"))
@@ -293,8 +297,10 @@ FORM_MINIMUM_FILL_TIME = timedelta(seconds=env.float("FORM_MINIMUM_FILL_SECONDS"
 # Delivery (reliability.md section 2)
 
 DELIVERY_LEASE = timedelta(seconds=env.int("DELIVERY_LEASE_SECONDS", 60))
-DELIVERY_BATCH_SIZE = env.int("DELIVERY_BATCH_SIZE", 100)
-DELIVERY_CALL_SIZE = env.int("DELIVERY_CALL_SIZE", 25)
+# SQLite has but one writer, which must not be kept waiting for long.
+DELIVERY_BATCH_SIZE = env.int("DELIVERY_BATCH_SIZE", 100 if _database["ENGINE"].endswith("sqlite3") else 1000)
+DELIVERY_CALL_SIZE = env.int("DELIVERY_CALL_SIZE", 1000)
+DELIVERY_CONNECTIONS = env.int("DELIVERY_CONNECTIONS", 4)
 DELIVERY_MAX_ATTEMPTS = 5
 UNCERTAIN_DEADLINE = timedelta(minutes=env.int("UNCERTAIN_DEADLINE_MINUTES", 30))
 MAIL_PER_SECOND = env.float("MAIL_PER_SECOND", None)

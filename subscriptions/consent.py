@@ -1,7 +1,7 @@
 """Request, confirm, add, withdraw: the only code that changes a subscription, and its proof with it."""
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from newsroom.mail import flight, outbox
 from newsroom.mail.addresses import Address
-from subscriptions import ledger, links, suppression, wording
+from subscriptions import ledger, links, statements, suppression, wording
 from subscriptions.models import (
     AddressChange,
     ConsentRecord,
@@ -56,15 +56,24 @@ class Confirmation(StrEnum):
     BLOCKED = "blocked"
 
 
-@transaction.atomic
 def request_sign_up(address: Address, chosen: Offer, *, origin: Origin, now: datetime) -> SignUp:
     """Keep a submitted form, its proof and the mail it causes.
 
     The same for every address: what the mail will say, or whether it may go at all, is decided when it is sent.
     """
+    if all(text.is_borne for text in chosen.texts):
+        return _write_sign_up(address, chosen, chosen.texts, origin=origin, now=now)
+    with transaction.atomic():
+        texts = [wording.keep(text, now=now) for text in chosen.texts]
+        return _write_sign_up(address, chosen, texts, origin=origin, now=now)
+
+
+def _write_sign_up(
+    address: Address, chosen: Offer, texts: Sequence[ConsentText], *, origin: Origin, now: datetime
+) -> SignUp:
     uuid = uuid4()
     seed = links.new_seed(links.Purpose.CONFIRM, uuid)
-    sign_up = SignUp.objects.create(
+    sign_up = SignUp(
         uuid=uuid,
         address_typed=address.typed,
         address=address.canonical,
@@ -77,11 +86,15 @@ def request_sign_up(address: Address, chosen: Offer, *, origin: Origin, now: dat
         requested_at=now,
         expires_at=now + settings.CONFIRMATION_LIFETIME,
     )
-    texts = [wording.keep(text, now=now) for text in (chosen.declaration, *(choice.text for choice in chosen.choices))]
-    sign_up.consent_texts.set(texts)
-    sign_up.newsletters.set([choice.newsletter for choice in chosen.choices])
-    ledger.record(_requested(sign_up, texts, origin), at=now)
-    outbox.enqueue("sign_up", reference=uuid, now=now)
+    proof, payload = ledger.draft(_requested(sign_up, texts, origin), at=now)
+    statements.write_sign_up(
+        sign_up,
+        newsletters=[choice.newsletter.pk for choice in chosen.choices],
+        texts=[text.pk for text in texts],
+        proof=proof,
+        payload=payload,
+        mail=outbox.draft("sign_up", reference=uuid, now=now),
+    )
     return sign_up
 
 

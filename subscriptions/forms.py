@@ -1,4 +1,5 @@
 from datetime import datetime
+from functools import cached_property
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -38,7 +39,7 @@ class StampedForm(forms.Form):
     def is_trapped(self) -> bool:
         return bool(self.data.get("url"))
 
-    @property
+    @cached_property
     def shown(self) -> Stamp | None:
         return read_stamp(self.data.get("stamp", ""))
 

@@ -52,12 +52,19 @@ class Break:
 
 def record(act: Act, *, at: datetime) -> ConsentRecord:
     """Write the proof of an act, in the transaction that does it."""
+    proof, payload = draft(act, at=at)
+    proof.save(force_insert=True)
+    payload.record = proof
+    payload.save(force_insert=True)
+    return proof
+
+
+def draft(act: Act, *, at: datetime) -> tuple[ConsentRecord, ConsentPayload]:
+    """Return the proof of an act and what it commits to, for who writes both with the act itself."""
     salt = secrets.token_hex(32)
     proof = ConsentRecord(type=act.type, at=at, subject=act.subject)
     proof.commitment = _commitment(proof, salt=salt, address_key=act.address_key, body=act.body)
-    proof.save(force_insert=True)
-    ConsentPayload(record=proof, address_key=act.address_key, salt=salt, body=act.body).save(force_insert=True)
-    return proof
+    return proof, ConsentPayload(address_key=act.address_key, salt=salt, body=act.body)
 
 
 def evidence(address_key: str) -> list[dict[str, Any]]:

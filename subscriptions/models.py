@@ -107,6 +107,8 @@ class ConsentText(models.Model):
     version = models.PositiveIntegerField(_("version"))
     wording = models.TextField(_("wording"))
     created_at = models.DateTimeField(_("created"), default=timezone.now, editable=False)
+    # Whether a reader has agreed to it, so that it can no longer go: known where it was read as part of an offer.
+    is_borne = False
 
     objects = ConsentTextQuerySet.as_manager()
 

@@ -9,11 +9,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from django.conf import settings
-from django.db.models import F
 from django.http import HttpRequest
 from django.utils.crypto import salted_hmac
 
-from subscriptions.models import RequestCount
+from subscriptions import statements
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 NETWORK_PREFIX = {4: 24, 6: 64}  # what one household or one rented server has to itself
@@ -44,21 +43,13 @@ def admit(request: HttpRequest, now: datetime) -> timedelta | None:
     """Count a request of the client's network. Return None if it may pass, else how long it has to wait."""
     limit, window = settings.REQUESTS_PER_NETWORK
     start = _window_start(now, window)
-    return None if _count(_network_hash(request), start) <= limit else start + window - now
+    return None if statements.count_request(_network_hash(request), start) <= limit else start + window - now
 
 
 def exceeds(earlier: Iterable[datetime], at: datetime, limits: Iterable[tuple[int, timedelta]]) -> bool:
     """Say whether one more request at `at` would be too many, given when the earlier ones were."""
     earlier = list(earlier)
     return any(sum(at - window < moment for moment in earlier) >= limit for limit, window in limits)
-
-
-def _count(network: str, start: datetime) -> int:
-    counted = RequestCount.objects.filter(network=network, window_start=start)
-    if not counted.update(count=F("count") + 1):
-        RequestCount.objects.get_or_create(network=network, window_start=start)
-        counted.update(count=F("count") + 1)
-    return counted.values_list("count", flat=True)[0]
 
 
 def _window_start(now: datetime, window: timedelta) -> datetime:

@@ -9,14 +9,16 @@ import json
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, cached_property, lru_cache
+from typing import Any
 
 from django.conf import settings
 from django.db import DatabaseError, transaction
-from django.db.models import Max, Q
+from django.db.models import Max
 from django.template.loader import select_template
 from django.utils.translation import get_language
 
+from subscriptions import statements
 from subscriptions.models import ConsentText, ConsentTextUse, Newsletter
 
 DECLARATION = {
@@ -46,6 +48,7 @@ FREQUENCY = {
     },
 }
 FORM_TEMPLATE = "subscriptions/_sign_up_form.html"
+NEWSLETTER_FACTS = ("id", "name", "slug", "description", "frequency", "position", "state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +59,19 @@ class Choice:
     text: ConsentText
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Offer:
-    """What a form shows: the newsletters, and the declaration beside its button."""
+    """What a form shows: the newsletters, and the declaration beside its button. One is shown to many readers."""
 
     language: str
     declaration: ConsentText
     choices: tuple[Choice, ...]
 
     @property
+    def texts(self) -> tuple[ConsentText, ...]:
+        return (self.declaration, *(choice.text for choice in self.choices))
+
+    @cached_property
     def fingerprint(self) -> str:
         """A short hash of every word offered, so that a form sent later is known to have shown just these."""
         shown = [
@@ -96,10 +103,21 @@ def form_language() -> str:
 
 def offer(language: str) -> Offer:
     """Return what is offered now; it writes nothing."""
-    newsletters = list(Newsletter.objects.open())
-    latest = _latest_texts(language)
-    choices = (Choice(new, latest.get(new.pk) or _first_text(new, language)) for new in newsletters)
-    return Offer(language, latest.get(None) or _first_declaration(language), tuple(choices))
+    return _offer_of(language, statements.read_offer(language), settings.PUBLISHER["name"])
+
+
+@lru_cache(maxsize=16)  # by all that was read, so it is never out of date
+def _offer_of(language: str, rows: tuple[tuple[Any, ...], ...], publisher: str) -> Offer:
+    declaration, choices = _first_declaration(language), []
+    for *facts, pk, version, wording, is_borne in rows:
+        newsletter = Newsletter.from_db(None, NEWSLETTER_FACTS, facts) if facts[0] else None
+        text = ConsentText(pk=pk, newsletter=newsletter, language=language, version=version, wording=wording)
+        text.is_borne = bool(is_borne)
+        if newsletter is None:
+            declaration = text
+        else:
+            choices.append(Choice(newsletter, text if pk else _first_text(newsletter, language)))
+    return Offer(language, declaration, tuple(choices))
 
 
 @transaction.atomic
@@ -113,7 +131,7 @@ def keep(text: ConsentText, *, now: datetime) -> ConsentText:
         language=text.language,
         version=text.version,
         wording=text.wording,
-        defaults={"created_at": text.created_at},
+        defaults={"created_at": now},
     )
     ConsentTextUse.objects.get_or_create(text=kept, defaults={"first_at": now})
     return kept
@@ -195,14 +213,6 @@ def _source_version(*template_names: str) -> str:
 
 def frequency(newsletter: Newsletter, language: str) -> str:
     return FREQUENCY[language][Newsletter.Frequency(newsletter.frequency)]
-
-
-def _latest_texts(language: str) -> dict[int | None, ConsentText]:
-    """Return the newest text per newsletter; the declaration under None."""
-    relevant = ConsentText.objects.filter(language=language).filter(
-        Q(newsletter=None) | Q(newsletter__state=Newsletter.State.OPEN)
-    )
-    return {text.newsletter_id: text for text in relevant.order_by("version")}
 
 
 def _first_text(newsletter: Newsletter, language: str) -> ConsentText:

@@ -9,6 +9,7 @@ import re
 import unicodedata
 from dataclasses import dataclass
 from email.utils import getaddresses
+from functools import lru_cache
 
 import idna
 from django.utils.functional import Promise
@@ -104,6 +105,7 @@ def _checked_local(local: str) -> str:
     return local
 
 
+@lru_cache(maxsize=1024)  # most readers have their mailbox at one of few providers
 def _a_labels(domain: str) -> str:
     """Return the domain as A-labels, if nothing but upper and lower case had to be changed for it."""
     if not domain:

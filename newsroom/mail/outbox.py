@@ -82,6 +82,11 @@ def enqueue(kind: str, *, reference: UUID, now: datetime) -> OutboxMail:
     return mail
 
 
+def draft(kind: str, *, reference: UUID, now: datetime) -> OutboxMail:
+    """Return the row of a mail to be sent, for who writes it together with its cause, which is new."""
+    return OutboxMail(kind=kind, reference=reference, next_attempt_at=now, created_at=now)
+
+
 def send_due(now: datetime, *, limit: int = 100) -> int:
     """Send the mails that are due and return how many were taken up. Safe to run anywhere, any number of times at once.
 

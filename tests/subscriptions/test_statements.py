@@ -1,0 +1,145 @@
+import threading
+from datetime import UTC, datetime
+
+import psycopg
+import pytest
+from django.conf import settings
+from django.db import IntegrityError, connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from newsroom.mail.addresses import canonicalise
+from newsroom.mail.models import OutboxMail
+from subscriptions import consent, ledger, statements, wording
+from subscriptions.consent import Origin
+from subscriptions.models import ConsentPayload, ConsentRecord, Newsletter, RequestCount, SignUp
+from subscriptions.wording import Choice, Offer
+from tests.makers import make_newsletter
+from tests.subscriptions.reading import a_reader, send_form, stamp
+
+ORIGIN = Origin(source="form", url="http://localhost:8000/newsletter/", ip="203.0.113.77")
+# SQLite writes six tables one by one, in a transaction that is a savepoint here.
+STATEMENTS = {"postgresql": 3, "sqlite": 3 + 9}
+
+
+@pytest.mark.django_db
+def test_a_sign_up_takes_few_statements():
+    newsletter = make_newsletter()
+    send_form("erste@example.com", newsletter)  # writes the texts
+    data = {"email": "leserin@example.com", "newsletters": [newsletter.slug], "stamp": stamp(), "url": ""}
+
+    with CaptureQueriesContext(connection) as asked:
+        answer = a_reader().post("/newsletter/", data)
+
+    assert answer.status_code == 303
+    assert len(asked) <= STATEMENTS[connection.vendor], asked.captured_queries
+
+
+@pytest.mark.django_db
+def test_more_newsletters_and_older_texts_take_no_more_statements():
+    newsletters = [make_newsletter() for _ in range(4)]
+    wording.revise(newsletters[0], language="de", wording="Neu.", now=timezone.now())
+    send_form("erste@example.com", *newsletters)
+    data = {"email": "leserin@example.com", "newsletters": [new.slug for new in newsletters], "stamp": stamp()}
+
+    with CaptureQueriesContext(connection) as asked:
+        a_reader().post("/newsletter/", data)
+
+    assert len(asked) <= STATEMENTS[connection.vendor]
+
+
+@pytest.mark.django_db
+def test_the_second_reader_leaves_the_same_rows_as_the_first():
+    first, second = make_newsletter(), make_newsletter()
+
+    for address in ("erste@example.com", "zweite@example.com"):
+        assert send_form(address, first, second).status_code == 303
+
+    rows = [_rows(address) for address in ("erste@example.com", "zweite@example.com")]
+    assert rows[0] == rows[1]
+    assert rows[0]["newsletters"] == [first.pk, second.pk] and len(rows[0]["texts"]) == 3
+    assert ledger.verify() == []
+
+
+def _rows(address: str) -> dict:
+    sign_up = SignUp.objects.get(address=address)
+    payload = ConsentPayload.objects.get(address_key=address)
+    record, mail = payload.record, OutboxMail.objects.get(reference=sign_up.uuid)
+    assert record.subject == sign_up.uuid and record.at == sign_up.requested_at == mail.created_at
+    said = {name: value for name, value in payload.body.items() if not name.startswith("address")}
+    return {
+        "newsletters": sorted(sign_up.newsletters.values_list("pk", flat=True)),
+        "texts": sorted(sign_up.consent_texts.values_list("pk", flat=True)),
+        "form": (sign_up.form_url, sign_up.ip, sign_up.language, sign_up.confirmed_at),
+        "record": (record.type, said),
+        "mail": (mail.kind, mail.state, mail.attempts, mail.fence, mail.reason, mail.sent_at),
+    }
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_sign_up_is_written_whole_or_not_at_all():
+    newsletter, now = make_newsletter(), timezone.now()
+    address = canonicalise("leserin@example.com")
+    consent.request_sign_up(address, wording.offer("de"), origin=ORIGIN, now=now)
+    offer = wording.offer("de")
+    gone = Choice(Newsletter(pk=newsletter.pk + 1000, name="Weg", slug="weg"), offer.choices[0].text)
+
+    with pytest.raises(IntegrityError):
+        consent.request_sign_up(address, Offer("de", offer.declaration, (gone,)), origin=ORIGIN, now=now)
+
+    assert [model.objects.count() for model in (SignUp, ConsentRecord, ConsentPayload, OutboxMail)] == [1, 1, 1, 1]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_requests_at_the_same_moment_are_all_counted():
+    hour = datetime(2026, 11, 22, 10, tzinfo=UTC)
+
+    threads = [threading.Thread(target=_count_five, args=(hour,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert RequestCount.objects.get().count == 20
+    assert statements.count_request("a network", hour) == 21
+
+
+def _count_five(hour: datetime) -> None:
+    for _ in range(5):
+        statements.count_request("a network", hour)
+    connection.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_connection_that_the_server_closed_meanwhile_is_replaced():
+    newsletter = make_newsletter()
+    send_form("erste@example.com", newsletter)
+    kept = connection.connection
+    kept_pid = kept.info.backend_pid
+    connection.health_check_enabled, connection.health_check_done = True, False
+    database = settings.DATABASES["default"]
+    with psycopg.connect(
+        host=database["HOST"],
+        port=database["PORT"],
+        user=database["USER"],
+        password=database["PASSWORD"],
+        dbname="postgres",
+        autocommit=True,
+    ) as other:
+        other.execute("SELECT pg_terminate_backend(%s, 10000)", [kept_pid])
+
+    assert statements.read_offer("de")
+    assert connection.connection is not kept
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_kept_connection_that_is_quiet_is_not_asked_first():
+    make_newsletter()
+    statements.read_offer("de")
+    connection.health_check_enabled, connection.health_check_done = True, False
+
+    connection.close_if_health_check_failed()
+
+    assert connection.health_check_done and connection.connection is not None
