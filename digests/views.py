@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404
 from django.views.decorators.cache import cache_control
 from django.views.decorators.clickjacking import xframe_options_sameorigin
-from django.views.decorators.http import require_safe
+from django.views.decorators.http import conditional_page, require_safe
 
 from digests import rendering
 from digests.models import Digest
@@ -29,6 +29,7 @@ MAIL_POLICY = {
 
 
 @require_safe
+@conditional_page
 @cache_control(public=True, max_age=300)
 @csp_replace(MAIL_POLICY | {"frame-ancestors": ["'none'"]})  # type: ignore[arg-type]  # its type knows no arguments
 def web_version(request: HttpRequest, uuid: UUID) -> HttpResponse:

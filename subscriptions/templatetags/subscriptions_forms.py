@@ -24,5 +24,9 @@ def sign_up_form(context: Context, form: SignUpForm | None = None) -> dict[str, 
         if request
         else reverse("subscriptions:sign_up")
     )
-    stamp = Stamp(made_at=timezone.now(), page=page, fingerprint=form.offer.fingerprint)
-    return {"form": form, "stamp": stamp.signed(), "is_own_page": context.get("is_sign_up_page", False)}
+    is_own_page = context.get("is_sign_up_page", False)
+    now = timezone.now()
+    # A reading page is kept for a minute anyhow; with the same stamp for as long its ETag stays the same, too.
+    made_at = now if is_own_page else now.replace(second=0, microsecond=0)
+    stamp = Stamp(made_at=made_at, page=page, fingerprint=form.offer.fingerprint)
+    return {"form": form, "stamp": stamp.signed(), "is_own_page": is_own_page}

@@ -220,3 +220,26 @@ def test_a_picture_is_served_to_be_kept(client, settings, tmp_path):
 
 def test_the_mailbox_is_not_there_outside_the_demo(client):
     assert client.get("/postfach/").status_code == 404
+
+
+def test_an_article_with_its_form_is_asked_for_again_by_its_etag_for_a_minute(site, time_machine):
+    article = make_article()
+    time_machine.move_to("2030-01-01T10:00:01+00:00", tick=False)
+    first = site.get(article.get_absolute_url())
+    time_machine.move_to("2030-01-01T10:00:58+00:00", tick=False)
+
+    again = site.get(article.get_absolute_url(), headers={"If-None-Match": first["ETag"]})
+
+    assert b'name="stamp"' in first.content
+    assert again.status_code == 304
+
+
+def test_a_change_of_an_article_is_seen_at_once_by_who_asks_again(site):
+    article = make_article()
+    first = site.get(article.get_absolute_url())
+    article.headline = "Stadtrat verschiebt Neubau"
+    article.save()
+
+    again = site.get(article.get_absolute_url(), headers={"If-None-Match": first["ETag"]})
+
+    assert again.status_code == 200 and "Stadtrat verschiebt Neubau" in again.content.decode()
