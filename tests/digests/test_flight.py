@@ -55,7 +55,8 @@ def test_the_answer_waits_for_a_copy_on_its_way_but_not_for_ever_and_for_no_othe
     reader_ids = make_group_in_flight(lease=timedelta(minutes=1))
 
     assert leave(reader_ids[2]) >= 0.7
-    assert leave(reader_ids[5]) < 0.7
+    monkeypatch.setattr(flight, "PATIENCE", 60)  # longer than a busy machine takes for the rest
+    assert leave(reader_ids[5]) < 60
 
 
 @pytest.mark.django_db
