@@ -1,6 +1,8 @@
 """Measure what sending a digest costs, side by side with what one would use otherwise.
 
     python -m tests.benchmarks [--readers N] [--rounds N] [--only NAME ...] [--docs]
+    python -m tests.benchmarks --sizes N ... [--transport NAME] [--rounds N] [--docs]
+    python -m tests.benchmarks --explain [--readers N] [--docs]
 
 Each round runs every contender once, so that a change of the machine's mood touches all. The site runs with its default
 settings; a variable of its own, such as DELIVERY_CALL_SIZE=1000, is taken from the environment. With --docs the table
@@ -12,7 +14,7 @@ import sys
 import time
 
 from newsroom.management.guard import Guard
-from tests.benchmarks import contenders, report
+from tests.benchmarks import contenders, plans, report, signups, sizes
 from tests.benchmarks.metering import Cost
 from tests.benchmarks.scene import Scene
 
@@ -23,9 +25,19 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run")
     parser.add_argument("--only", nargs="+", choices=contenders.CONTENDERS, help="run these alone")
     parser.add_argument("--docs", action="store_true", help="write the result into docs/performance.md")
+    parser.add_argument("--sizes", nargs="+", type=int, help="the site alone, at these numbers of readers side by side")
+    parser.add_argument("--transport", choices=sizes.TRANSPORTS, default="smtp", help="how it sends then")
+    parser.add_argument("--explain", action="store_true", help="print the plans of all hot queries")
+    parser.add_argument("--signups", nargs="*", choices=signups.COMMANDS, help="sign-ups instead, by these servers")
     arguments = parser.parse_args()
     if arguments.readers < 1 or arguments.rounds < 1:
         parser.error("There is at least one reader and one round.")
+    if arguments.signups is not None:
+        return signups.run(arguments.readers, rounds=arguments.rounds, servers=arguments.signups)
+    if arguments.explain:
+        return plans.run(arguments.readers, docs=arguments.docs)
+    if arguments.sizes:
+        return sizes.run(arguments.sizes, transport=arguments.transport, rounds=arguments.rounds, docs=arguments.docs)
     guard = Guard()
     try:
         return _measure(guard, arguments)

@@ -6,6 +6,7 @@ import sys
 import time
 import venv
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
 
@@ -30,14 +31,25 @@ def run(name: str, scene: Scene) -> Cost:
     cost = send(scene)
     cost = replace(cost, sink_cpu_seconds=receiver.cpu - own)
     time.sleep(0.3)  # one who is mailed twice may be so only now
-    found = receiver.check(scene.readers_file)
-    if wrong := {word: number for word, number in found.items() if number and word != "bytes"}:
-        raise Failed(", ".join(f"{number} {word}" for word, number in wrong.items()))
+    refuse_wrong(receiver.check(scene.readers_file))
     return cost
 
 
-def _by_site(scene: Scene, *, transport: Callable[[Scene], dict[str, str]]) -> Cost:
-    """Two sending worker processes, one worker for everything else, and beat, as README says for production."""
+def refuse_wrong(found: dict[str, int]) -> None:
+    if wrong := {word: number for word, number in found.items() if number and word != "bytes"}:
+        raise Failed(", ".join(f"{number} {word}" for word, number in wrong.items()))
+
+
+def by_site(
+    scene: Scene,
+    *,
+    transport: Callable[[Scene], dict[str, str]],
+    beside: Callable[[Scene, Processes], AbstractContextManager[object]] = lambda scene, site: nullcontext(),
+) -> Cost:
+    """Two sending worker processes, one worker for everything else, and beat, as README says for production.
+
+    What goes on `beside` begins before the digest does and ends with it.
+    """
     from digests import release
     from digests.clock import database_now
     from digests.tasks import sweep
@@ -55,13 +67,15 @@ def _by_site(scene: Scene, *, transport: Callable[[Scene], dict[str, str]]) -> C
         site.wait_until(lambda: site.log("send").count(" ready."), process=senders)
         beat = site.beat()
         site.wait_until(lambda: list(folder.glob("beat.schedule*")), process=beat)  # it has loaded all it needs
-        meter = _meter(scene, [senders.pid, others.pid, beat.pid])
-        own = time.process_time()
-        assert release.start_sending(digest, now=database_now())
-        sweep.delay()  # as beat's next one would; when that comes is chance
-        meter.add_cpu(time.process_time() - own)
-        _wait(partial(_is_finished, scene, digest.pk), scene, processes=[senders, others, beat])
-        return meter.end()
+        with beside(scene, site):
+            meter = _meter(scene, [senders.pid, others.pid, beat.pid])
+            own, begun_at = time.process_time(), time.monotonic()
+            assert release.start_sending(digest, now=database_now())
+            meter.add_freeze(time.monotonic() - begun_at)
+            sweep.delay()  # as beat's next one would; when that comes is chance
+            meter.add_cpu(time.process_time() - own)
+            _wait(partial(_is_finished, scene, digest.pk), scene, processes=[senders, others, beat])
+            return meter.end()
     finally:
         site.end()
 
@@ -190,9 +204,9 @@ def python_of_others() -> str:
 
 
 CONTENDERS: dict[str, tuple[Callable[[Scene], Cost], str]] = {
-    "smtp": (partial(_by_site, transport=Scene.smtp), "smtp"),
-    "mailgun": (partial(_by_site, transport=Scene.mailgun), "http"),
-    "http-single": (partial(_by_site, transport=Scene.postmark), "http"),
+    "smtp": (partial(by_site, transport=Scene.smtp), "smtp"),
+    "mailgun": (partial(by_site, transport=Scene.mailgun), "http"),
+    "http-single": (partial(by_site, transport=Scene.postmark), "http"),
     "loop": (partial(_by_driver, module="loop"), "smtp"),
     "task-per-reader": (_by_tasks, "smtp"),
     "anymail-bare": (partial(_by_driver, module="loop", transport=Scene.postmark), "http"),

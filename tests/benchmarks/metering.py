@@ -25,6 +25,9 @@ class Cost:
     peak_rss_mb: float
     statements: int
     sink_cpu_seconds: float = 0.0
+    freeze_seconds: float = 0.0
+    db_bytes: int = 0  # by which tables and indexes grew
+    wal_bytes: int = 0
 
 
 class Meter:
@@ -33,7 +36,8 @@ class Meter:
     def __init__(self, senders: Sequence[int], *, postgres: int, database: psycopg.Connection) -> None:
         self._senders, self._postgres, self._database = senders, postgres, database
         self._peak, self._is_over = 0.0, Event()
-        self._own_cpu = 0.0
+        self._own_cpu = self._freeze_seconds = 0.0
+        self._bytes = self._count_bytes()
         database.execute("SELECT pg_stat_statements_reset()")
         self._cpu, self._db_cpu = _cpu_of(senders), _cpu_of([postgres])
         self._thread = Thread(target=self._sample, daemon=True)
@@ -44,6 +48,9 @@ class Meter:
         """Count what this process did on the senders' behalf."""
         self._own_cpu += seconds
 
+    def add_freeze(self, seconds: float) -> None:
+        self._freeze_seconds += seconds
+
     def end(self) -> Cost:
         seconds = time.monotonic() - self._begun_at
         cpu, db_cpu = _cpu_of(self._senders) - self._cpu, _cpu_of([self._postgres]) - self._db_cpu
@@ -52,7 +59,26 @@ class Meter:
         self._look()
         row = self._database.execute("SELECT coalesce(sum(calls), 0) FROM pg_stat_statements").fetchone()
         assert row is not None
-        return Cost(seconds, cpu + self._own_cpu, db_cpu, self._peak, int(row[0]))
+        grown = [after - before for after, before in zip(self._count_bytes(), self._bytes, strict=True)]
+        return Cost(
+            seconds=seconds,
+            cpu_seconds=cpu + self._own_cpu,
+            db_cpu_seconds=db_cpu,
+            peak_rss_mb=self._peak,
+            statements=int(row[0]),
+            freeze_seconds=self._freeze_seconds,
+            db_bytes=grown[0],
+            wal_bytes=grown[1],
+        )
+
+    def _count_bytes(self) -> list[int]:
+        """Return how large the tables with their indexes are, and how much was ever written to the log."""
+        row = self._database.execute(
+            "SELECT sum(pg_total_relation_size(oid)), pg_current_wal_lsn() - '0/0'::pg_lsn FROM pg_class"
+            " WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace"
+        ).fetchone()
+        assert row is not None
+        return [int(value) for value in row]
 
     def _sample(self) -> None:
         while not self._is_over.wait(SAMPLE_SECONDS):

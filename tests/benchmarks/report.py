@@ -92,8 +92,6 @@ def _cell(result: Result, figure: str) -> str:
 
 def write_docs(results: Sequence[Result], *, rounds: int) -> None:
     """Put table and picture between the marks of docs/performance.md."""
-    before, _begin, rest = PAGE.read_text().partition(BEGIN)
-    _old, _end, after = rest.partition(END)
     command = f"make bench N={results[0].n} ROUNDS={rounds}"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     table = [
@@ -105,8 +103,16 @@ def write_docs(results: Sequence[Result], *, rounds: int) -> None:
         "",
         f"![Mails per second of each, on a logarithmic scale]({PICTURE.name})",
     ]
-    PAGE.write_text(f"{before}{BEGIN}\n\n" + "\n".join(table) + f"\n\n{END}{after}")
+    put_between(BEGIN, END, "\n".join(table))
     PICTURE.write_text(as_svg(results))
+
+
+def put_between(begin: str, end: str, words: str) -> None:
+    """Replace what stands between two marks of docs/performance.md."""
+    before, found, rest = PAGE.read_text().partition(begin)
+    _old, found_too, after = rest.partition(end)
+    assert found and found_too, f"{PAGE.name} has no place for it: {begin} … {end}"
+    PAGE.write_text(f"{before}{begin}\n\n{words}\n\n{end}{after}")
 
 
 ROW, LEFT, WIDTH = 34, 170, 760

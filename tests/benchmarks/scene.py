@@ -25,6 +25,21 @@ ARTICLES = 23
 DURABLE = ["fsync=on", "synchronous_commit=on", "full_page_writes=on", "shared_buffers=256MB"]
 COUNTED = ["shared_preload_libraries=pg_stat_statements"]
 
+# A million in half a minute; the sinks count them by their numbers.
+READERS = """
+    INSERT INTO subscriptions_subscriber (uuid, address, address_key, language, created_at)
+    SELECT gen_random_uuid(), address, address, 'de', now()
+    FROM (SELECT format('leserin%%s@leser.example', number) FROM generate_series(1, %s) AS number) AS readers (address)
+"""
+SUBSCRIPTIONS = """
+    INSERT INTO subscriptions_subscription (uuid, subscriber_id, newsletter_id, state, active_since)
+    SELECT gen_random_uuid(), id, %s, 'active', now() - interval '1 day' FROM subscriptions_subscriber ORDER BY id
+"""
+MAILABLE = """
+    COPY (SELECT address FROM subscriptions_subscriber JOIN subscriptions_subscription ON subscriber_id =
+          subscriptions_subscriber.id WHERE newsletter_id = %s AND state = 'active') TO STDOUT
+"""
+
 
 class Sink:
     """One of the benchmark's own receivers, in a process of its own."""
@@ -136,7 +151,7 @@ class Scene:
         from tests.makers import make_digest
 
         # A day on which each reader's last mail is noted anew: it comes once a week, and is the dearest.
-        Subscription.objects.update(last_sent_at=None)
+        Subscription.objects.filter(last_sent_at__isnull=False).update(last_sent_at=None)
         self.tidy()
         now = timezone.now()
         date = timezone.localdate(now) - timedelta(days=next(self._dates))
@@ -176,10 +191,18 @@ class Scene:
 
     def _make_readers(self) -> None:
         from tests.makers import make_newsletter
-        from tests.torture.harness import make_readers
 
         self.newsletter = make_newsletter()
-        self.readers_file.write_text("\n".join(make_readers(self.newsletter, self.count)))
+        self.watcher.execute(READERS, [self.count])
+        self.watcher.execute(SUBSCRIPTIONS, [self.newsletter.pk])
+        self.write_readers()
+
+    def write_readers(self) -> None:
+        """Write down who is to get the next digest: on the way some may have left."""
+        with self.readers_file.open("wb") as file, self.watcher.cursor() as cursor:
+            copy = cursor.copy(MAILABLE, [self.newsletter.pk])
+            with copy as rows:
+                file.writelines(rows)
 
     def _write_payload(self) -> None:
         from digests import rendering
