@@ -13,6 +13,7 @@ import json
 import logging
 import re
 import socket
+import ssl
 import uuid
 from base64 import b64decode
 from dataclasses import dataclass, field
@@ -349,11 +350,13 @@ class SmtpStandIn:
     `refused` maps an address to the answer to its RCPT; `per_session` messages are taken before the session is ended
     with 421; `drop` is "before" or "after" the final dot (after it, the mail is kept and the answer is not given);
     `answer_to_data` is the answer to the dot, given after `delay` seconds; `eight_bit` says whether 8BITMIME is
-    offered; with `password` AUTH is demanded.
+    offered; with `password` AUTH is demanded, with `tls` a TLS session begun by STARTTLS.
     """
 
-    def __init__(self, *, user: str = "", password: str = "", eight_bit: bool = True) -> None:
-        self.user, self.password, self.eight_bit = user, password, eight_bit
+    def __init__(
+        self, *, user: str = "", password: str = "", eight_bit: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
+        self.user, self.password, self.eight_bit, self.tls = user, password, eight_bit, tls
         self.received: list[Received] = []
         self.refused: dict[str, str] = {}
         self.per_session: int | None = None
@@ -457,8 +460,10 @@ class _SmtpController(Controller):
     def __init__(self, stand_in: SmtpStandIn) -> None:
         self._socket = socket.create_server(("127.0.0.1", 0))
         options: dict[str, Any] = {}
+        if stand_in.tls:
+            options |= {"tls_context": stand_in.tls, "require_starttls": True}
         if stand_in.password:
-            options |= {"auth_require_tls": False, "authenticator": stand_in.authenticate}
+            options |= {"auth_require_tls": stand_in.tls is not None, "authenticator": stand_in.authenticate}
         super().__init__(stand_in, hostname="127.0.0.1", port=self._socket.getsockname()[1], **options)
 
     def _create_server(self) -> Any:

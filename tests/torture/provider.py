@@ -221,6 +221,8 @@ def _as_http(status: int, answer: Any, headers: dict[str, str]) -> bytes:
 
 
 class SmtpProvider(Carrier):
+    extensions = ("PIPELINING", "8BITMIME", "SIZE 50000000")
+
     def __init__(self, folder: Path, *, seed: int) -> None:
         super().__init__(folder, seed=seed)
         self._sessions = 0
@@ -238,15 +240,18 @@ class SmtpProvider(Carrier):
         while line := await reader.readline():
             match line[:4].upper().rstrip():
                 case b"EHLO":
-                    _say(writer, "250-provider.example\r\n250-8BITMIME\r\n250 SIZE 50000000")
+                    _say(writer, "\r\n".join([*(f"250-{word}" for word in self.extensions), "250 provider.example"]))
                 case b"MAIL":
-                    begun, begun_at = begun + 1, time.time()
+                    begun, begun_at, to = begun + 1, time.time(), ""
                     _say(writer, "250 2.1.0 ok")
                 case b"RCPT":
                     to = bare_addresses(line.decode())[0]
                     await self.hold_at("recipient")
                     refused = to in self.faults.poison
                     _say(writer, "550 5.1.1 no such reader" if refused else "250 2.1.5 ok")
+                    to = "" if refused else to
+                case b"DATA" if not to:  # pipelined behind a recipient that was refused
+                    _say(writer, "554 5.5.1 no valid recipients")
                 case b"DATA":
                     if not await self._data(reader, writer, to, begun_at, cuts=begun == session):
                         return

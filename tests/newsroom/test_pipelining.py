@@ -1,0 +1,503 @@
+"""What pipelined SMTP says of a parcel is what the server's own log says of it."""
+
+import asyncio
+import ipaddress
+import json
+import socket
+import ssl
+import time
+from collections import Counter
+from datetime import UTC, datetime, timedelta
+from threading import Event, Thread
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from newsroom.mail.outcomes import Outcome, Result
+from newsroom.mail.pipelining import Parcel, Pipeline
+from tests.stand_ins import SmtpStandIn
+from tests.torture.provider import SmtpProvider
+
+SENDER = "newsletter@wochenblitz.example"
+MESSAGE = "Subject: Der Tag\r\nContent-Type: text/plain; charset=utf-8\r\n\r\nGrüße\r\n.\r\n".encode()
+KINDS = [("PIPELINING", "8BITMIME"), ("8BITMIME",), ("PIPELINING",), ()]
+
+
+def address_of(number):
+    return f"leserin{number}@leser.example"
+
+
+def make_parcels(count, *, content=MESSAGE, first=0):
+    return [
+        Parcel(
+            address_of(number), SENDER, lambda eight_bit: content if eight_bit else content.replace("ü".encode(), b"u")
+        )
+        for number in range(first, first + count)
+    ]
+
+
+def point_at(settings, port, *, timeout=5):
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", port
+    settings.EMAIL_HOST_USER = settings.EMAIL_HOST_PASSWORD = ""
+    settings.EMAIL_USE_TLS = settings.EMAIL_USE_SSL = False
+    settings.EMAIL_TIMEOUT = timeout
+
+
+def send(parcels, *, may_begin=lambda index: True, connections=4):
+    pipeline = Pipeline(connections=connections)
+    pipeline.open()
+    try:
+        return pipeline.hand_over(parcels, may_begin=may_begin)
+    finally:
+        pipeline.close()
+
+
+def outcomes(results):
+    return [result and result.outcome for result in results]
+
+
+class LocalProvider:
+    """The torture tests' SMTP server within this process."""
+
+    def __init__(self, folder, *, extensions=KINDS[0]):
+        self._folder = folder
+        self._provider = SmtpProvider(folder, seed=1)
+        self._provider.extensions = extensions
+        self._is_ready = Event()
+
+    def __enter__(self):
+        self._thread = Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+        self._thread.start()
+        assert self._is_ready.wait(30)
+        return self
+
+    def __exit__(self, *error):
+        self._loop.call_soon_threadsafe(self._is_over.set)
+        self._thread.join(30)
+
+    async def _serve(self):
+        self._loop, self._is_over = asyncio.get_running_loop(), asyncio.Event()
+        writers = []
+
+        async def serve(reader, writer):
+            writers.append(writer)
+            await self._provider.serve(reader, writer)
+
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=10_000_000)
+        self.port = server.sockets[0].getsockname()[1]
+        self._is_ready.set()
+        await self._is_over.wait()
+        server.close()
+        for writer in writers:
+            writer.transport.abort()
+        await asyncio.sleep(0.05)
+
+    def break_by(self, **faults):
+        (self._folder / "faults.json").write_text(json.dumps(faults))
+
+    @property
+    def log(self):
+        return [json.loads(line) for line in (self._folder / "log").read_text().splitlines()]
+
+    @property
+    def taken(self):
+        return Counter(entry["to"] for entry in self.log if entry["what"] == "taken")
+
+
+@pytest.fixture
+def provider(tmp_path, settings):
+    with LocalProvider(tmp_path) as provider:
+        point_at(settings, provider.port)
+        yield provider
+
+
+@pytest.mark.parametrize("extensions", KINDS)
+@pytest.mark.parametrize("count", [0, 1, 1000])
+def test_each_parcel_arrives_once(extensions, count, tmp_path, settings):
+    with LocalProvider(tmp_path, extensions=extensions) as provider:
+        point_at(settings, provider.port)
+        results = send(make_parcels(count))
+
+    assert results == [Result(Outcome.ACCEPTED, "")] * count
+    assert provider.taken == Counter(map(address_of, range(count)))
+
+
+@pytest.mark.parametrize("stage", ["before", "within", "after"])
+def test_a_session_cut_at_its_kth_mail_is_told_truly_for_k_up_to_fifty(stage, provider):
+    provider.break_by(cut=stage)
+    left, results = list(range(1500)), {}
+
+    while left and sum(entry["what"] == "cut" for entry in provider.log) < 50:
+        told = send([make_parcels(1, first=number)[0] for number in left], connections=1)
+        results |= {number: result for number, result in zip(left, told, strict=True) if result}
+        left = [number for number, result in zip(left, told, strict=True) if result is None]
+
+    by_outcome = Counter(result.outcome for result in results.values())
+    accepted = {address_of(number) for number, result in results.items() if result.outcome is Outcome.ACCEPTED}
+    ambiguous = {address_of(number) for number, result in results.items() if result.outcome is Outcome.AMBIGUOUS}
+    taken = provider.taken
+    assert max(taken.values()) == 1
+    assert accepted <= taken.keys() <= accepted | ambiguous
+    # Before the dot the first of a fresh session is unsent, any other goes out in the next session.
+    assert by_outcome[Outcome.AMBIGUOUS] == {"before": 0, "within": 50, "after": 50}[stage]
+    assert by_outcome[Outcome.NOT_SENT] <= 1
+    print(f"{stage}: {sum(by_outcome.values())} told, {dict(by_outcome)}, taken {len(taken)}, twice 0")
+
+
+@pytest.mark.parametrize("extensions", KINDS[:2])
+def test_a_refused_reader_is_told_apart_from_the_others(extensions, tmp_path, settings):
+    with LocalProvider(tmp_path, extensions=extensions) as provider:
+        point_at(settings, provider.port)
+        provider.break_by(poison=[address_of(3), address_of(4), address_of(29)])
+        results = send(make_parcels(30))
+
+    refused = Result(Outcome.REFUSED, "SMTPRecipientsRefused 550 5.1.1")
+    assert [number for number, result in enumerate(results) if result == refused] == [3, 4, 29]
+    assert provider.taken == Counter(map(address_of, set(range(30)) - {3, 4, 29}))
+
+
+def test_a_mailbox_that_asks_for_patience_stops_nobody_else(settings):
+    with SmtpStandIn() as server:
+        server.configure(settings)
+        server.refused[address_of(2)] = "450 4.2.1 later"
+        results = send(make_parcels(10))
+
+    assert outcomes(results) == [Outcome.THROTTLED if number == 2 else Outcome.ACCEPTED for number in range(10)]
+    assert not results[2].is_general
+
+
+def test_an_answer_that_never_comes_is_ambiguous_and_the_next_is_unsent(provider, settings):
+    settings.EMAIL_TIMEOUT = 0.5
+    provider.break_by(mode="unanswered")
+
+    results = send(make_parcels(4), connections=1)
+
+    assert outcomes(results) == [Outcome.AMBIGUOUS, None, None, None]
+    assert provider.taken == Counter([address_of(0)])
+
+
+def test_a_server_that_closes_its_doors_is_general_and_stops_the_run(provider):
+    provider.break_by(mode="deny")
+
+    results = send(make_parcels(50))
+
+    assert set(outcomes(results)) == {Outcome.DENIED, None}
+    assert outcomes(results).count(Outcome.DENIED) <= 4
+    assert not provider.taken
+
+
+def test_a_server_that_ends_sessions_early_gets_new_ones(settings):
+    with SmtpStandIn() as server:
+        server.configure(settings)
+        server.per_session = 3
+        results = send(make_parcels(40))
+
+    assert set(outcomes(results)) == {Outcome.ACCEPTED}
+    assert Counter(mail.recipients[0] for mail in server.received) == Counter(map(address_of, range(40)))
+
+
+def test_who_may_not_begin_is_not_handed_over(provider):
+    asked = []
+
+    def may_begin(index):
+        asked.append(index)
+        return index % 3 > 0
+
+    results = send(make_parcels(30), may_begin=may_begin)
+
+    assert sorted(asked) == list(range(30))
+    assert outcomes(results) == [Outcome.ACCEPTED if index % 3 else None for index in range(30)]
+    assert provider.taken == Counter(address_of(index) for index in range(30) if index % 3)
+
+
+def test_who_was_asked_for_long_ago_is_asked_for_again_before_the_message_leaves(provider, settings, monkeypatch):
+    monkeypatch.setattr("newsroom.mail.pipelining.LONGEST_ANSWER_AGE", -1.0)
+    asked = Counter()
+
+    def may_begin(index):
+        asked[index] += 1
+        return asked[index] == 1 or index != 2
+
+    results = send(make_parcels(5), may_begin=may_begin, connections=1)
+
+    assert outcomes(results)[2] is None
+    assert address_of(2) not in provider.taken
+    assert provider.taken.keys() >= {address_of(0), address_of(4)}
+
+
+def test_a_question_that_fails_breaks_off_and_leaves_no_session_behind(provider):
+    def may_begin(index):
+        if index == 3:
+            raise RuntimeError("the database is gone")
+        return True
+
+    pipeline = Pipeline()
+    pipeline.open()
+
+    with pytest.raises(RuntimeError):
+        pipeline.hand_over(make_parcels(8), may_begin=may_begin)
+
+    assert pipeline.sessions == []
+    assert outcomes(pipeline.hand_over(make_parcels(2, first=50), may_begin=lambda index: True)) == ["accepted"] * 2
+    pipeline.close()
+
+
+def test_a_copy_that_cannot_be_written_is_refused_alone(provider):
+    def fail(eight_bit):
+        raise ValueError(address_of(1))
+
+    parcels = make_parcels(6)
+    parcels[1].content = fail
+    parcels[2].address = "a@leser.example>\r\nRCPT TO:<b@leser.example"
+    parcels[3].sender = "a b@wochenblitz.example"
+
+    results = send(parcels)
+
+    assert outcomes(results) == [Outcome.ACCEPTED, *[Outcome.REFUSED] * 3, Outcome.ACCEPTED, Outcome.ACCEPTED]
+    assert address_of(1) not in repr(results)
+    assert provider.taken == Counter(map(address_of, [0, 4, 5]))
+
+
+def test_a_session_that_was_idle_and_is_gone_is_opened_anew(settings, tmp_path):
+    with SmtpStandIn() as server:
+        server.configure(settings)
+        pipeline = Pipeline(connections=2)
+        pipeline.open()
+        pipeline.hand_over(make_parcels(12), may_begin=lambda index: True)
+        for session in pipeline.sessions:
+            session.socket.shutdown(socket.SHUT_RDWR)
+        results = pipeline.hand_over(make_parcels(12, first=12), may_begin=lambda index: True)
+        pipeline.close()
+
+    assert set(outcomes(results)) == {Outcome.ACCEPTED}
+    assert Counter(mail.recipients[0] for mail in server.received) == Counter(map(address_of, range(24)))
+
+
+def test_a_server_that_is_gone_for_good_is_not_sent_to(settings):
+    with SmtpStandIn() as server:
+        server.configure(settings)
+        pipeline = Pipeline()
+        pipeline.open()
+        server.stop()
+        results = pipeline.hand_over(make_parcels(3), may_begin=lambda index: True)
+        with pytest.raises(ConnectionRefusedError):
+            Pipeline().open()
+        pipeline.close()
+
+    assert outcomes(results) == [Outcome.NOT_SENT, None, None]
+    assert results[0].is_general
+
+
+# STARTTLS and AUTH
+
+
+@pytest.fixture
+def certificate(tmp_path, monkeypatch):
+    """A server's TLS with a certificate of its own, which this process trusts."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    address = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = made.serial_number(1).not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    made = made.add_extension(address, critical=False).add_extension(x509.BasicConstraints(True, None), critical=True)
+    file = tmp_path / "certificate.pem"
+    pem, plain = serialization.Encoding.PEM, serialization.NoEncryption()
+    secret = key.private_bytes(pem, serialization.PrivateFormat.PKCS8, plain)
+    file.write_bytes(secret + made.sign(key, hashes.SHA256()).public_bytes(pem))
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file)
+    return context
+
+
+def test_mail_goes_out_encrypted_and_logged_in(certificate, settings):
+    big = MESSAGE[:-3] + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 3000 + b".\r\n"
+    with SmtpStandIn(user="wochenblitz", password="geheim$1", tls=certificate) as server:
+        server.configure(settings)
+        settings.EMAIL_USE_TLS, settings.EMAIL_TIMEOUT = True, 20
+        results = send([*make_parcels(20), *make_parcels(2, first=20, content=big)])
+        settings.EMAIL_HOST_PASSWORD = "falsch"
+        with pytest.raises(OSError, match="535"):
+            Pipeline().open()
+
+    assert set(outcomes(results)) == {Outcome.ACCEPTED}
+    assert Counter(mail.recipients[0] for mail in server.received) == Counter(map(address_of, range(22)))
+
+
+# A server that does what servers do
+
+
+class Scripted:
+    """A server that gives the answers it was told, to what begins with a word; None ends the connection."""
+
+    def __init__(self, answers=(), *, extensions=("PIPELINING", "8BITMIME"), pause=0.0, piece=100_000, most=9):
+        greeting = "".join(f"250-{word}\r\n" for word in extensions) + "250 server.example\r\n"
+        standard = {"": "220 hello\r\n", "EHLO": greeting, "DATA": "354 go on\r\n", "QUIT": "221 bye\r\n"}
+        self._answers = standard | dict(answers)
+        self._pause, self._piece, self._most = pause, piece, most
+        self.messages, self.commands = [], []
+        self.sessions = 0
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self):
+        while True:
+            try:
+                connection, _peer = self._listener.accept()
+            except OSError:
+                return
+            self.sessions += 1
+            Thread(target=self._serve, args=(connection, self.sessions), daemon=True).start()
+
+    def _serve(self, connection, number):
+        with connection, connection.makefile("rb") as reader:
+            try:
+                self._say(connection, "" if number <= self._most else "TOO MANY")
+                while line := reader.readline():
+                    word = line[:4].decode("latin-1").strip().upper()
+                    self.commands.append(line)
+                    self._say(connection, word)
+                    if word == "DATA" and self._answers["DATA"].startswith("354"):
+                        self.messages.append(self._read_message(reader))
+                        self._say(connection, "DOT")
+            except OSError:
+                return
+
+    def _read_message(self, reader):
+        lines = []
+        while (line := reader.readline()) != b".\r\n":
+            if not line:
+                raise ConnectionError
+            lines.append(line)
+            time.sleep(self._pause)
+        return b"".join(lines)
+
+    def _say(self, connection, word):
+        answer = self._answers.get(word, "421 too many\r\n" if word == "TOO MANY" else "250 2.0.0 ok\r\n")
+        if answer is None:
+            raise ConnectionError
+        octets = answer.encode("latin-1")
+        for start in range(0, len(octets), self._piece):
+            connection.sendall(octets[start : start + self._piece])
+            if self._piece < len(octets):
+                time.sleep(0.001)
+
+
+def talk(settings, count=3, *, timeout=1, content=MESSAGE, connections=1, **script):
+    with Scripted(**script) as server:
+        point_at(settings, server.port, timeout=timeout)
+        results = send(make_parcels(count, content=content), connections=connections)
+    assert "leser.example" not in repr(results)
+    return server, results
+
+
+def test_replies_of_many_lines_in_single_octets_are_understood(settings):
+    answers = {"MAIL": "250-2.1.0 well\r\n250-then\r\n250 ok\r\n", "DOT": "250-a\r\n250 b\r\n"}
+    server, results = talk(settings, answers=answers, piece=1, timeout=5)
+
+    assert outcomes(results) == [Outcome.ACCEPTED] * 3
+    assert len(server.messages) == 3
+
+
+@pytest.mark.parametrize(
+    "reply", ["\0\0\0\0\r\n", "hello?\r\n", "25\r\n", "999 what\r\n", "354 odd\r\n", "x" * 200_000]
+)
+def test_an_answer_nobody_can_read_is_ambiguous_after_the_dot_and_unsent_before(reply, settings):
+    _server, after = talk(settings, answers={"DOT": reply})
+    server, before = talk(settings, answers={"RCPT": reply})
+
+    assert outcomes(after) == [Outcome.AMBIGUOUS, None, None]
+    assert outcomes(before) == [Outcome.NOT_SENT, None, None]
+    assert server.messages == []
+
+
+def test_a_lone_dot_ends_what_a_server_wants_for_a_recipient_it_refused(settings):
+    server, results = talk(
+        settings, answers={"RCPT": "550 5.1.1 <leserin0@leser.example> who?\r\n", "DOT": "554 no\r\n"}
+    )
+
+    assert results == [Result(Outcome.REFUSED, "SMTPRecipientsRefused 550 5.1.1")] * 3
+    assert server.messages == [b""] * 3
+
+
+@pytest.mark.parametrize(
+    ("word", "reply", "outcome"),
+    [
+        ("MAIL", "553 5.7.1 not yours", Outcome.DENIED),
+        ("MAIL", "421 4.3.0 bye", Outcome.THROTTLED),
+        ("RCPT", "421 4.3.0 bye", Outcome.THROTTLED),
+        ("RCPT", "530 5.7.0 log in", Outcome.DENIED),
+        ("DATA", "421 4.3.0 bye", Outcome.THROTTLED),
+        ("DATA", "250 2.0.0 odd", Outcome.NOT_SENT),
+        ("DOT", "535 5.7.8 who are you", Outcome.DENIED),
+        ("DOT", "421 4.3.0 bye", Outcome.THROTTLED),
+    ],
+)
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+def test_a_fault_that_would_meet_everybody_stops_the_run(word, reply, outcome, extensions, settings):
+    _server, results = talk(settings, answers={word: f"{reply}\r\n"}, extensions=extensions)
+
+    assert outcomes(results) == [outcome, None, None]
+    assert results[0].is_general
+
+
+@pytest.mark.parametrize("extensions", [("PIPELINING",), ()])
+def test_a_message_that_is_refused_leaves_the_next_alone(extensions, settings):
+    server, results = talk(settings, answers={"DOT": "554 5.7.1 spam\r\n"}, extensions=extensions)
+
+    assert results == [Result(Outcome.REFUSED, "SMTPDataError 554 5.7.1")] * 3
+    assert len(server.messages) == 3
+
+
+def test_a_big_message_to_a_slow_reader_arrives_whole(settings):
+    big = b"Subject: x\r\n\r\n" + (b"y" * 900 + b"\r\n") * 1100 + b".\r\n"
+
+    server, results = talk(settings, count=2, content=big, pause=0.0005, timeout=30)
+
+    assert outcomes(results) == [Outcome.ACCEPTED] * 2
+    assert server.messages == [big[:-3]] * 2
+
+
+def test_a_message_refused_before_it_was_whole_is_refused_and_not_stuck(settings):
+    big = b"Subject: x\r\n\r\n" + (b"y" * 900 + b"\r\n") * 9000 + b".\r\n"
+
+    server, results = talk(
+        settings, count=2, content=big, pause=0.01, timeout=3, answers={"DATA": "354 go\r\n552 5.3.4 too big\r\n"}
+    )
+
+    assert outcomes(results) == [Outcome.REFUSED] * 2
+    assert server.messages == []
+
+
+def test_a_message_cut_before_its_dot_left_is_surely_unsent(settings):
+    big = b"Subject: x\r\n\r\n" + (b"y" * 900 + b"\r\n") * 9000 + b".\r\n"
+
+    server, results = talk(settings, count=2, content=big, pause=0.01, timeout=0.5)
+
+    assert outcomes(results) == [Outcome.NOT_SENT, None]
+    assert server.messages == []
+
+
+def test_one_session_is_enough_where_the_server_wants_no_more(settings):
+    server, results = talk(settings, count=40, connections=4, most=1)
+
+    assert set(outcomes(results)) == {Outcome.ACCEPTED}
+    assert server.sessions == 2  # one refusal was understood
+    assert len(server.messages) == 40
+
+
+def test_a_pipeline_says_goodbye(settings):
+    server, _results = talk(settings)
+
+    assert server.commands[-1] == b"QUIT\r\n"
+    assert sum(command.startswith(b"MAIL") for command in server.commands) == 3
