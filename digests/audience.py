@@ -1,7 +1,9 @@
 """Who gets a digest: frozen when it starts, asked again before each group is handed over, opened for latecomers."""
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
@@ -11,15 +13,16 @@ from django.utils.translation import gettext as _
 
 from digests import sets
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
-from subscriptions.models import AddressChange, Subscription
+from subscriptions.models import AddressChange, Subscription, SubscriptionQuerySet
 
 # A confirmation stamped before the freeze may commit after it; who is in a batch already is left out anyway.
 COMMIT_DELAY = timedelta(minutes=10)
 
 LATECOMERS_AT_ONCE = 1000
 
-# A write for each reader and digest would only serve to know the day a consent lapses on.
-SENT_PRECISION = timedelta(days=7)
+# A write for each reader and digest would only serve to know the day a consent lapses on. It lapses so much earlier at
+# most, and only when nothing is sent any more.
+SENT_PRECISION = timedelta(days=30)
 
 
 def freeze(digest: Digest, *, now: datetime) -> int:
@@ -43,32 +46,46 @@ def count_lapsed(digest: Digest, *, now: datetime) -> int:
     return Subscription.objects.lapsed(now).filter(newsletter=digest.newsletter_id).count()
 
 
-def note_sent(subscriptions: Iterable[Subscription], *, now: datetime) -> None:
-    """Remember that the readers are sent the newsletter, once a week: consents lapse after months, not days."""
-    stale = [each.pk for each in subscriptions if each.last_sent_at is None or each.last_sent_at < now - SENT_PRECISION]
+@dataclass(frozen=True, slots=True)
+class Recipient:
+    """A reader who may get a digest, by the subscription that allows it."""
+
+    subscription: int
+    uuid: UUID
+    address: str = field(repr=False)
+    last_sent_at: datetime | None
+
+
+def note_sent(recipients: Iterable[Recipient], *, now: datetime) -> None:
+    """Remember that the readers are sent the newsletter, once a month: consents lapse after many months."""
+    limit = now - SENT_PRECISION
+    stale = [each.subscription for each in recipients if each.last_sent_at is None or each.last_sent_at < limit]
     if stale:
         Subscription.objects.filter(pk__in=stale).update(last_sent_at=now)
 
 
-def eligible(digest: Digest, reader_ids: Iterable[int]) -> dict[int, Subscription]:
-    """Return the subscriptions that may still get the digest, by reader, locked until the transaction ends.
+def eligible(digest: Digest, reader_ids: Iterable[int]) -> dict[int, Recipient]:
+    """Return who may still get the digest, by reader, their subscriptions locked until the transaction ends.
 
     An unsubscription that commits first is seen; one that comes later waits for the lock, and its page for the
     commit of our intent.
     """
-    subscriptions = (
-        Subscription.objects.mailable()
-        .filter(newsletter=digest.newsletter_id, subscriber__in=list(reader_ids))
-        .select_related("subscriber")
+    rows = (
+        _mailable(digest, reader_ids)
         .select_for_update(of=("self",), no_key=True)
         .order_by("id")
+        .values_list("subscriber_id", "id", "uuid", "subscriber__address", "last_sent_at")
     )
-    return {subscription.subscriber_id: subscription for subscription in subscriptions}
+    return {row[0]: Recipient(row[1], row[2], row[3], row[4]) for row in rows}
 
 
-def is_eligible(digest: Digest, reader_id: int) -> bool:
-    """Whether a reader may still get the digest, asked right before the call: a group of calls takes its time."""
-    return Subscription.objects.mailable().filter(newsletter=digest.newsletter_id, subscriber=reader_id).exists()
+def still_eligible(digest: Digest, reader_ids: Iterable[int]) -> set[int]:
+    """Return who of the readers may still get the digest, asked again while a group of copies takes its time."""
+    return set(_mailable(digest, reader_ids).values_list("subscriber_id", flat=True))
+
+
+def _mailable(digest: Digest, reader_ids: Iterable[int]) -> SubscriptionQuerySet:
+    return Subscription.objects.mailable().filter(newsletter=digest.newsletter_id, subscriber__in=list(reader_ids))
 
 
 def add_latecomers(now: datetime) -> int:

@@ -7,19 +7,21 @@ behind is found by the sweeper: what it had not begun waits again, what it may h
 
 import logging
 import os
+import random
 import socket
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic, sleep
+from uuid import UUID
 
 from django.conf import settings
-from django.core.mail.backends.base import BaseEmailBackend
 from django.db import transaction
-from django.utils.translation import gettext as _
 
-from digests import audience, handover, providers, restoring
-from digests.clock import database_now, let_others_write
+from digests import audience, carriers, providers, restoring, sets
+from digests.audience import Recipient
+from digests.carriers import Carrier, Lines
+from digests.clock import database_clock, database_now, let_others_write
 from digests.handover import Letter
 from digests.models import (
     Delivery,
@@ -28,24 +30,26 @@ from digests.models import (
     DeliveryBatchQuerySet,
     DeliveryQuerySet,
     Digest,
-    DigestChange,
     Provider,
 )
-from newsroom.mail import gate, transport
+from digests.settling import Progress, close_or_divide, end_attempt, finish, write_outcomes
+from newsroom.mail import flight, gate, transport
 from newsroom.mail.transport import Outcome, Result
-from subscriptions.models import Subscriber, Subscription
+from subscriptions.models import Subscription
 
 log = logging.getLogger(__name__)
 
-# Readers whose mail may be on its way unrecorded when a worker dies: the price of a kill, against a commit per group.
-GROUP_SIZE = 10
-
-# How long a claim takes up readers: with the longest call after it, short of the time limit at which Celery would break
+# How long a turn takes up readers: with the longest call after it, short of the time limit at which Celery would break
 # into the middle of one. Those left wait for the next claim.
 LONGEST_TURN = timedelta(seconds=40)
 
-# Long enough for greylisting (RFC 6647 advises at least a minute); the attempts cap ends it after an hour or so.
-POSTPONEMENT = timedelta(minutes=5)
+# Who leaves is answered when no copy is on its way any more, or after `flight.PATIENCE`. So what was asked this long
+# ago of a reader still holds: none has been told since that it is done.
+FRESHNESS = timedelta(seconds=flight.PATIENCE / 5)
+
+# Workers that look for a next batch choose among so many, lest all want the same one.
+CHOICE = 16
+MISSES = 3
 
 
 class ClaimLost(Exception):
@@ -61,14 +65,32 @@ class TurnOver(Exception):
 
 
 @dataclass(slots=True)
+class Turn:
+    """What a worker does in one go: a batch and perhaps more, over connections that it keeps meanwhile."""
+
+    lines: Lines
+    begun_at: float
+
+    @property
+    def is_over(self) -> bool:
+        return monotonic() - self.begun_at > LONGEST_TURN.total_seconds()
+
+    @property
+    def has_time_for_another(self) -> bool:
+        return monotonic() - self.begun_at < LONGEST_TURN.total_seconds() / 2
+
+
+@dataclass(slots=True)
 class Claim:
     """A batch this process may work on while its lease lasts; every later write names the fence."""
 
     batch: DeliveryBatch
     provider: Provider
     fence: int
+    turn: Turn
     begun_at: float = field(default_factory=monotonic)
     renewed_at: float = field(default_factory=monotonic)
+    attempt: DeliveryAttempt | None = None
     deliveries: dict[int, int] = field(default_factory=dict)  # by the readers they were written for
 
     @property
@@ -78,27 +100,67 @@ class Claim:
     @property
     def is_over(self) -> bool:
         """Whether during one more call another worker might take over, or this one be broken off."""
-        now = monotonic()
-        return (
-            now - self.renewed_at > settings.DELIVERY_LEASE.total_seconds() / 2
-            or now - self.begun_at > LONGEST_TURN.total_seconds()
-        )
+        return monotonic() - self.renewed_at > settings.DELIVERY_LEASE.total_seconds() / 2 or self.turn.is_over
 
 
-@dataclass(slots=True)
-class Progress:
-    """How far a claim has come: readers done in the batch's order, and outcomes that differ from the batch's own."""
+class Watch:
+    """Says right before a copy goes whether it may, and remembers whose reader has left since the group was begun."""
 
-    done: int = 0
-    own: dict[int, tuple[Delivery.State, str]] = field(default_factory=dict)
-    stopped_by: Result | None = None
-    refused_up_to: int = 0  # a call for many was refused as a whole: the bad one is among those up to here
-    not_before: datetime | None = None  # the pace or the day has no room earlier
+    def __init__(self, claim: Claim, letters: Sequence[Letter], *, asked_at: float) -> None:
+        self._claim, self._letters, self._asked_at = claim, letters, asked_at
+        self.left: set[int] = set()
+
+    def __call__(self, letter: Letter) -> bool:
+        if self._claim.is_over:
+            return False
+        if monotonic() - self._asked_at > FRESHNESS.total_seconds():
+            self._ask()
+        return letter.reader_id not in self.left
+
+    def _ask(self) -> None:
+        self._asked_at = monotonic()
+        readers = {letter.reader_id for letter in self._letters}
+        self.left = readers - audience.still_eligible(self._claim.batch.digest, readers)
 
 
 def deliver(batch_id: int) -> bool:
     """Hand one batch over if it is due, free, and the provider takes mail; return whether it was worked on."""
-    claim = _claim(batch_id)
+    with Lines() as lines:
+        return _deliver(batch_id, Turn(lines, begun_at=monotonic()))
+
+
+def deliver_on(batch_id: int) -> int:
+    """Hand one batch over, and then others that are due, until the turn is over; return how many were worked on.
+
+    Hints wake workers up; they need not keep pace with them.
+    """
+    worked, misses = 0, 0
+    with Lines() as lines:
+        turn = Turn(lines, begun_at=monotonic())
+        next_id: int | None = batch_id
+        while next_id is not None and misses < MISSES and (worked == 0 or turn.has_time_for_another):
+            if _deliver(next_id, turn):
+                worked, misses = worked + 1, 0
+            else:
+                misses += 1
+            next_id = _find_next()
+    return worked
+
+
+def deliver_due(*, clock: Callable[[], datetime] = database_now) -> int:
+    """Work on each batch that is due now, once; return how many were worked on."""
+    due = DeliveryBatch.objects.due(clock()).order_by("next_attempt_at", "id").values_list("id", flat=True)
+    return sum(deliver(batch_id) for batch_id in list(due))
+
+
+def _find_next() -> int | None:
+    waiting = DeliveryBatch.objects.waiting(database_now()).order_by("next_attempt_at")
+    ids = list(waiting.values_list("id", flat=True)[:CHOICE])
+    return random.choice(ids) if ids else None  # noqa: S311
+
+
+def _deliver(batch_id: int, turn: Turn) -> bool:
+    claim = _claim(batch_id, turn)
     if claim is None:
         return False
     progress = Progress()
@@ -113,17 +175,13 @@ def deliver(batch_id: int) -> bool:
         progress.not_before = error.until
     except (NotSending, TurnOver):
         pass
+    if progress.stopped_by is not None:
+        turn.lines.close()
     _settle(claim, progress)
     return True
 
 
-def deliver_due(*, clock: Callable[[], datetime] = database_now) -> int:
-    """Work on each batch that is due now, once; return how many were worked on."""
-    due = DeliveryBatch.objects.due(clock()).order_by("next_attempt_at", "id").values_list("id", flat=True)
-    return sum(deliver(batch_id) for batch_id in list(due))
-
-
-def _claim(batch_id: int) -> Claim | None:
+def _claim(batch_id: int, turn: Turn) -> Claim | None:
     now = database_now()
     provider = providers.current()
     batch = DeliveryBatch.objects.due(now).filter(pk=batch_id).select_related("digest__newsletter").first()
@@ -150,7 +208,7 @@ def _claim(batch_id: int) -> Claim | None:
         if claimed and not providers.enter(provider, now=now):
             transaction.set_rollback(True)  # another batch tries already
             return None
-    return Claim(batch, provider, batch.fence + 1) if claimed else None
+    return Claim(batch, provider, batch.fence + 1, turn) if claimed else None
 
 
 def _is_safe_to_repeat(batch: DeliveryBatch, provider: Provider, *, now: datetime) -> bool:
@@ -163,19 +221,18 @@ def _is_safe_to_repeat(batch: DeliveryBatch, provider: Provider, *, now: datetim
 
 def _hand_over(claim: Claim, progress: Progress) -> None:
     size = len(claim.batch.reader_ids)
-    most = settings.DELIVERY_CALL_SIZE if handover.takes_many() else GROUP_SIZE
-    send = _send_in_one_call if handover.takes_many() else _send_one_by_one
-    with transport.open_connection() as connection:
-        claim.begun_at = monotonic()
-        while progress.done < size and progress.stopped_by is None:
-            end = min(progress.done + providers.group_size(claim.provider, most=most), size)
-            _keep_pace(claim, progress, count=end - progress.done)
-            letters = _commit_intent(claim, progress, end=end)
-            if letters:
-                send(claim, progress, letters, connection)
-            if progress.stopped_by is None:
-                progress.done = end
-            let_others_write()
+    carrier = claim.turn.lines.carrier_for(claim.batch.digest)
+    claim.begun_at = monotonic()
+    while progress.done < size and progress.stopped_by is None:
+        end = min(progress.done + providers.group_size(claim.provider, most=carrier.most), size)
+        _keep_pace(claim, progress, count=end - progress.done)
+        asked_at = monotonic()
+        letters = _commit_intent(claim, progress, end=end)
+        if letters:
+            _send(claim, progress, letters, carrier, end=end, asked_at=asked_at)
+        else:
+            progress.done = end
+        let_others_write()
 
 
 def _keep_pace(claim: Claim, progress: Progress, *, count: int) -> None:
@@ -200,7 +257,7 @@ def _acknowledge(claim: Claim, progress: Progress) -> None:
             lease_until=now + settings.DELIVERY_LEASE
         ):
             raise ClaimLost
-        _write_outcomes(progress)
+        write_outcomes(progress)
         DeliveryAttempt.objects.filter(batch=claim.batch, fence=claim.fence).update(
             acknowledged=progress.done, in_flight=0
         )
@@ -211,48 +268,48 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter
     """Write down who is about to be mailed, and return their letters; who is not eligible any more gets none."""
     batch = claim.batch
     with transaction.atomic():
-        now = database_now()
-        if not Digest.objects.sending().filter(pk=batch.digest_id, not_after__gt=now).exists():
-            raise NotSending
+        now = _check_digest(batch.digest_id)
         if not claim.rows.filter(
             state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING], lease_until__gt=now
         ).update(state=DeliveryBatch.State.SUBMITTING, lease_until=now + settings.DELIVERY_LEASE):
             raise ClaimLost
-        if progress.done == 0:
-            _write_deliveries(batch, now=now)
-            written = batch.deliveries.filter(subscriber__isnull=False)
-            claim.deliveries = dict(written.values_list("subscriber", "pk"))
-        _write_outcomes(progress)
-        DeliveryAttempt.objects.update_or_create(
-            batch=batch,
-            fence=claim.fence,
-            defaults={"acknowledged": progress.done, "in_flight": end - progress.done},
-            create_defaults={"started_at": now, "in_flight": end, "provider": claim.provider},
-        )
+        _note_attempt(claim, progress, end=end, now=now)
+        write_outcomes(progress)
         letters = _letters(claim, range(progress.done, end), now=now)
     claim.renewed_at = monotonic()
     return letters
+
+
+def _check_digest(digest_id: int) -> datetime:
+    """Return the database's time if the digest is being sent now; raise `NotSending` if not."""
+    sending = Digest.objects.sending().filter(pk=digest_id).annotate(now=database_clock())
+    for now, not_after in sending.values_list("now", "not_after"):
+        if now < not_after:
+            return now
+    raise NotSending
+
+
+def _note_attempt(claim: Claim, progress: Progress, *, end: int, now: datetime) -> None:
+    """Write down how far the claim has come and who comes next; with the first of them, the batch's deliveries."""
+    if claim.attempt is not None:
+        DeliveryAttempt.objects.filter(pk=claim.attempt.pk).update(
+            acknowledged=progress.done, in_flight=end - progress.done
+        )
+        return
+    _write_deliveries(claim.batch, now=now)
+    written = claim.batch.deliveries.filter(subscriber__isnull=False)
+    claim.deliveries = dict(written.values_list("subscriber", "pk"))
+    claim.attempt = DeliveryAttempt.objects.create(
+        batch=claim.batch, fence=claim.fence, started_at=now, in_flight=end, provider=claim.provider
+    )
 
 
 def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
     """Insert the batch's deliveries; who has one of this digest already keeps it and is not mailed again."""
     if batch.deliveries.exists():
         _part_from(batch, batch.deliveries.all())
-        return
-    # Locked, so that none is erased between the look and the insert.
-    readers = Subscriber.objects.filter(pk__in=batch.reader_ids).select_for_update(no_key=True).order_by("pk")
-    known = set(readers.values_list("pk", flat=True))
-    Delivery.objects.bulk_create(
-        [
-            Delivery(digest=batch.digest, batch=batch, subscriber_id=reader_id, created_at=now)
-            if reader_id in known
-            else Delivery(
-                digest=batch.digest, batch=batch, state=Delivery.State.SUPPRESSED, reason="erased", created_at=now
-            )
-            for reader_id in batch.reader_ids
-        ],
-        ignore_conflicts=True,
-    )
+    else:
+        sets.write_deliveries(batch, at=now)
 
 
 def _part_from(batch: DeliveryBatch, unsent: DeliveryQuerySet) -> None:
@@ -271,29 +328,27 @@ def _part_from_rest(claim: Claim, reader_ids: Iterable[int]) -> None:
 def _letters(claim: Claim, positions: range, *, now: datetime) -> list[Letter]:
     batch = claim.batch
     readers = {batch.reader_ids[position]: position for position in positions}
-    subscriptions = audience.eligible(batch.digest, readers)
+    eligible = audience.eligible(batch.digest, readers)
     # A second try is for those it is uncertain of; an event may have told of some since.
     waiting = batch.deliveries.filter(
-        subscriber__in=readers, state=Delivery.State.UNCERTAIN if batch.is_second_try else ""
+        subscriber__in=list(readers), state=Delivery.State.UNCERTAIN if batch.is_second_try else ""
     )
-    if len(subscriptions) < len(readers):
-        _part_from_rest(claim, set(readers) - set(subscriptions))
-        _leave_out(batch, set(readers) - set(subscriptions), now=now)
+    if len(eligible) < len(readers):
+        _part_from_rest(claim, set(readers) - set(eligible))
+        _leave_out(batch, set(readers) - set(eligible), now=now)
     letters = [
-        Letter(
-            delivery_id=delivery_id,
-            delivery=uuid,
-            reader_id=reader_id,
-            position=readers[reader_id],
-            address=subscriptions[reader_id].subscriber.address,
-            subscription=subscriptions[reader_id].uuid,
-            written_at=written_at,
-        )
-        for delivery_id, uuid, reader_id, written_at in waiting.values_list("id", "uuid", "subscriber", "created_at")
-        if reader_id in subscriptions
+        _letter(row, eligible[row[2]], position=readers[row[2]])
+        for row in waiting.values_list("id", "uuid", "subscriber_id", "created_at")
+        if row[2] in eligible
     ]
-    audience.note_sent((subscriptions[letter.reader_id] for letter in letters), now=now)
+    audience.note_sent((eligible[letter.reader_id] for letter in letters), now=now)
     return sorted(letters, key=lambda letter: letter.position)
+
+
+def _letter(row: tuple[int, UUID, int | None, datetime], recipient: Recipient, *, position: int) -> Letter:
+    delivery_id, uuid, reader_id, written_at = row
+    assert reader_id is not None
+    return Letter(delivery_id, uuid, reader_id, position, recipient.address, recipient.uuid, written_at)
 
 
 def _leave_out(batch: DeliveryBatch, reader_ids: set[int], *, now: datetime) -> None:
@@ -304,88 +359,76 @@ def _leave_out(batch: DeliveryBatch, reader_ids: set[int], *, now: datetime) -> 
     waiting.update(state=Delivery.State.SUPPRESSED, reason="not subscribed")
 
 
-def _send_one_by_one(claim: Claim, progress: Progress, letters: Sequence[Letter], connection: BaseEmailBackend) -> None:
-    for letter in letters:
-        if claim.is_over:
-            progress.done = letter.position
-            raise TurnOver
-        result = _send(claim, letter, connection)
-        if result is None:
-            if not claim.batch.is_second_try:
-                _part_from_rest(claim, [letter.reader_id])
-                progress.own[letter.delivery_id] = (Delivery.State.SUPPRESSED, "not subscribed")
-            continue
-        match result.outcome:
-            case Outcome.ACCEPTED if not claim.batch.is_second_try:
-                continue
-            case Outcome.ACCEPTED:
-                progress.own[letter.delivery_id] = (Delivery.State.ACCEPTED, "")
-                continue
-            case Outcome.THROTTLED | Outcome.NOT_SENT if not result.is_general:
-                # Only this reader's mailbox asked for patience. What was uncertain stays so.
-                if not claim.batch.is_second_try:
-                    progress.own[letter.delivery_id] = (Delivery.State.POSTPONED, result.detail)
-                continue
-            case Outcome.REFUSED:
-                progress.own[letter.delivery_id] = (Delivery.State.REFUSED, result.detail)
-                continue
-            case Outcome.AMBIGUOUS:
-                if not claim.batch.is_second_try:
-                    progress.own[letter.delivery_id] = (Delivery.State.UNCERTAIN, result.detail)
-                progress.done = letter.position + 1
-            case _:
-                progress.done = letter.position
-        progress.stopped_by = result
-        return
-
-
-def _send(claim: Claim, letter: Letter, connection: BaseEmailBackend) -> Result | None:
-    """Hand over one copy; None, and nothing sent, for a reader who has left since the group was begun."""
-    try:
-        message = handover.message_for(claim.batch.digest, letter)
-    except ValueError as error:  # a reader whose copy cannot be built must not keep the others waiting
-        return Result(Outcome.REFUSED, type(error).__name__)
-    if not audience.is_eligible(claim.batch.digest, letter.reader_id):
-        return None
-    return transport.hand_over(message, connection=connection)
-
-
-def _send_in_one_call(
-    claim: Claim, progress: Progress, letters: Sequence[Letter], connection: BaseEmailBackend
+def _send(
+    claim: Claim, progress: Progress, letters: Sequence[Letter], carrier: Carrier, *, end: int, asked_at: float
 ) -> None:
-    result = transport.hand_over(handover.message_for_many(claim.batch.digest, letters), connection=connection)
-    end = letters[-1].position + 1
-    match result.outcome:
-        case Outcome.ACCEPTED:
-            refused = {address for address, outcome in (result.recipients or {}).items() if outcome != Outcome.ACCEPTED}
-            if claim.batch.is_second_try:
-                progress.own |= {letter.delivery_id: (Delivery.State.ACCEPTED, "") for letter in letters}
-            progress.own |= {
-                letter.delivery_id: (Delivery.State.REFUSED, result.detail)
-                for letter in letters
-                if letter.address in refused
-            }
-        case Outcome.REFUSED if len(letters) == 1:
-            progress.own[letters[0].delivery_id] = (Delivery.State.REFUSED, result.detail)
-        case Outcome.REFUSED:
-            progress.refused_up_to = end
-            progress.stopped_by = result
-        case Outcome.AMBIGUOUS:
-            if not claim.batch.is_second_try:
-                progress.own |= {letter.delivery_id: (Delivery.State.UNCERTAIN, result.detail) for letter in letters}
-            progress.done = end
-            progress.stopped_by = result
+    """Hand a group of copies over, and note what came of each."""
+    watch = Watch(claim, letters, asked_at=asked_at)
+    try:
+        results = carrier.hand_over(letters, may_go=watch)
+    except carriers.RefusedAsWhole as error:
+        progress.refused_up_to, progress.stopped_by = end, error.result
+        return
+    unsent: list[Letter] = []
+    for letter, result in zip(letters, results, strict=True):
+        if result is None and letter.reader_id in watch.left:
+            _note_left(claim, progress, letter)
+        elif not _note_outcome(claim, progress, letter, result):
+            unsent.append(letter)
+    progress.stopped_by = gravest(results)
+    _note_unsent(progress, letters, unsent, end=end)
+    if unsent and progress.stopped_by is None:
+        raise TurnOver
+
+
+def _note_left(claim: Claim, progress: Progress, letter: Letter) -> None:
+    if not claim.batch.is_second_try:
+        _part_from_rest(claim, [letter.reader_id])
+        progress.own[letter.delivery_id] = (Delivery.State.SUPPRESSED, "not subscribed")
+
+
+def _note_outcome(claim: Claim, progress: Progress, letter: Letter, result: Result | None) -> bool:
+    """Note the outcome of one copy where it is not its batch's; return whether there is one at all."""
+    is_second_try = claim.batch.is_second_try
+    match result:
+        case None:
+            return False
+        case Result(outcome=Outcome.ACCEPTED):
+            if is_second_try:
+                progress.own[letter.delivery_id] = (Delivery.State.ACCEPTED, "")
+        case Result(outcome=Outcome.REFUSED):
+            progress.own[letter.delivery_id] = (Delivery.State.REFUSED, result.detail)
+        case Result(outcome=Outcome.AMBIGUOUS):
+            if not is_second_try:
+                progress.own[letter.delivery_id] = (Delivery.State.UNCERTAIN, result.detail)
+        case Result(outcome=Outcome.THROTTLED | Outcome.NOT_SENT, is_general=False):
+            # Only this reader's mailbox asked for patience. What was uncertain stays so.
+            if not is_second_try:
+                progress.own[letter.delivery_id] = (Delivery.State.POSTPONED, result.detail)
         case _:
-            progress.stopped_by = result
+            return False
+    return True
 
 
-def _write_outcomes(progress: Progress) -> None:
-    by_outcome: dict[tuple[Delivery.State, str], list[int]] = {}
-    for delivery_id, outcome in progress.own.items():
-        by_outcome.setdefault(outcome, []).append(delivery_id)
-    for (state, reason), ids in by_outcome.items():
-        # What an event told of in between stands.
-        Delivery.objects.filter(pk__in=ids, state__in=["", Delivery.State.UNCERTAIN]).update(state=state, reason=reason)
+def gravest(results: Iterable[Result | None]) -> Result | None:
+    """Return what the provider's gate has to learn from a group of calls; None if all went well."""
+    faults = [result for result in results if result is not None and carriers.stops(result)]
+    return max(faults, key=lambda result: _GRAVITY.index(result.outcome), default=None)
+
+
+# A refused key is staff's to mend; an answer says more than silence; and a plea for patience says how long.
+_GRAVITY = [Outcome.NOT_SENT, Outcome.AMBIGUOUS, Outcome.THROTTLED, Outcome.DENIED]
+
+
+def _note_unsent(progress: Progress, letters: Sequence[Letter], unsent: Sequence[Letter], *, end: int) -> None:
+    """Say how far the group has come. Side by side a later copy may have gone where an earlier one did not."""
+    left = {letter.position for letter in unsent}
+    sent = [letter.position for letter in letters if letter.position not in left]
+    if not sent and left:
+        return
+    last = max(sent, default=-1)
+    progress.done = min((position for position in left if position > last), default=end)
+    progress.unsent = [letter.reader_id for letter in unsent if letter.position < progress.done]
 
 
 def _settle(claim: Claim, progress: Progress) -> None:
@@ -398,9 +441,9 @@ def _settle(claim: Claim, progress: Progress) -> None:
             log.warning("batch %s: result came after the lease was lost", claim.batch.pk)
             return
         retry_at = _tell_provider(claim, progress, now=now)
-        _write_outcomes(progress)
+        write_outcomes(progress)
         end_attempt(batch, progress, now=now)
-        _part_from_rest(claim, batch.reader_ids[progress.done :])
+        _part_from_rest(claim, progress.rest(batch))
         close_or_divide(batch, progress, retry_at=retry_at)
     finish(claim.batch.digest_id, now=now)
     let_others_write()
@@ -416,80 +459,3 @@ def _tell_provider(claim: Claim, progress: Progress, *, now: datetime) -> dateti
 
 def _count_of_workers() -> int:
     return DeliveryBatch.objects.filter(state=DeliveryBatch.State.SUBMITTING).count()
-
-
-def end_attempt(batch: DeliveryBatch, progress: Progress, *, now: datetime) -> None:
-    """Close the record of the call with what is known of it."""
-    result = progress.stopped_by
-    is_whole = progress.done == len(batch.reader_ids)
-    DeliveryAttempt.objects.filter(batch=batch, fence=batch.fence).update(
-        ended_at=now,
-        acknowledged=progress.done,
-        in_flight=0,
-        outcome=result.outcome if result else Outcome.ACCEPTED if is_whole else "stopped",
-        detail=result.detail if result else "",
-    )
-
-
-def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datetime) -> None:
-    """Close a batch whose readers are done; readers that are not wait again, behind done ones in a new batch."""
-    suspects = batch.reader_ids[progress.done : progress.refused_up_to]
-    rest = batch.reader_ids[progress.done :]
-    half, others = rest[: len(suspects) // 2], rest[len(suspects) // 2 :]
-    _move_postponed(batch, at=retry_at + POSTPONEMENT * batch.attempts)
-    if rest and progress.done:
-        for part in (half, others):
-            _move(batch, part, at=retry_at, attempts=batch.attempts if batch.is_second_try else 0)
-    elif half:
-        _move(batch, others, at=retry_at, attempts=0)
-    if rest and not progress.done:
-        # No attempt is counted: the fault was the provider's or another reader's, and no worker died of it.
-        batch.state, batch.next_attempt_at = DeliveryBatch.State.PENDING, retry_at
-        batch.attempts = 0 if suspects else max(0, batch.attempts - 1)
-    else:
-        batch.state = DeliveryBatch.State.DONE
-    batch.lease_until, batch.hinted_at, batch.owner = None, None, ""
-    batch.save()
-
-
-def _move_postponed(batch: DeliveryBatch, *, at: datetime) -> None:
-    """Let readers whose mailbox asked for patience wait in a batch of their own; the attempt counts."""
-    postponed = batch.deliveries.filter(state=Delivery.State.POSTPONED)
-    postponed.filter(subscriber=None).update(state=Delivery.State.SUPPRESSED, reason="erased")
-    if reader_ids := list(postponed.order_by("id").values_list("subscriber", flat=True)):
-        postponed.update(state="", reason="")
-        _move(batch, reader_ids, at=at, attempts=batch.attempts)
-
-
-def _move(batch: DeliveryBatch, reader_ids: list[int], *, at: datetime, attempts: int) -> None:
-    """Move readers to a new batch, with the deliveries they have; an erased one's delivery stays where it is."""
-    moving = set(batch.deliveries.filter(subscriber__in=reader_ids).values_list("subscriber", flat=True))
-    if moving:
-        new = audience.add_batch(batch.digest, [pk for pk in reader_ids if pk in moving], at=at, parent=batch)
-        DeliveryBatch.objects.filter(pk=new.pk).update(
-            attempts=attempts, is_second_try=batch.is_second_try, keyed_until=batch.keyed_until
-        )
-        batch.deliveries.filter(subscriber__in=moving).update(batch=new)
-    leaving = set(reader_ids)
-    batch.reader_ids = [pk for pk in batch.reader_ids if pk not in leaving]
-    batch.size -= len(moving)
-
-
-def finish(digest_id: int, *, now: datetime) -> bool:
-    """Finish a digest whose readers all have a definite outcome; return whether it was finished now."""
-    digest = Digest.objects.get(pk=digest_id)
-    if digest.state != Digest.State.SENDING or digest.batches.open().exists():
-        return False
-    if uncertain := digest.deliveries.uncertain().count():
-        reason = _("%(count)s uncertain deliveries wait for a decision.") % {"count": uncertain}
-        Digest.objects.sending().filter(pk=digest_id).exclude(state_reason=reason).update(state_reason=reason)
-        return False
-    with transaction.atomic():
-        # Latecomers lock the digest, too: none is added between the look and the change.
-        digest = Digest.objects.select_for_update().get(pk=digest_id)
-        if digest.state != Digest.State.SENDING or digest.batches.open().exists():
-            return False
-        Digest.objects.filter(pk=digest_id).update(state=Digest.State.FINISHED, state_reason="", finished_at=now)
-        DigestChange.objects.create(digest=digest, state=Digest.State.FINISHED, at=now)
-    log.info("digest %s finished", digest_id)
-    return True

@@ -24,8 +24,8 @@ from django.utils.translation import ngettext
 
 from digests import bounces
 from digests.clock import let_others_write
-from digests.delivery import finish
 from digests.models import Delivery, DeliveryBatch, DeliveryQuerySet, ProviderEvent
+from digests.settling import finish
 from digests.webhooks import esps, sns
 from digests.webhooks.esps import Report
 from newsroom.mail.addresses import InvalidAddress, canonicalise

@@ -1,9 +1,11 @@
-"""How readers' copies of a digest become messages: one each, or one call for many where the provider can fill slots."""
+"""How readers' copies of a digest become messages: as objects, as one call for many, or as octets made but once."""
 
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
 from datetime import datetime
+from email.utils import parseaddr
+from functools import partial
 from uuid import UUID
 
 from django.conf import settings
@@ -11,10 +13,16 @@ from django.core.mail import EmailMultiAlternatives
 
 from digests import rendering
 from digests.models import Digest
-from newsroom.mail import marks, messages, repeating
+from newsroom.mail import marks, messages, repeating, verp
+from newsroom.mail.moulds import Mould
+from newsroom.mail.pipelining import Parcel
 from subscriptions import links
 
 MAILGUN = "anymail.backends.mailgun.EmailBackend"
+
+# What stands in for a reader's own address and Message-ID where a message is made once for all.
+_TO_SLOT = "reader@to.slot.invalid"
+_MESSAGE_ID_SLOT = "<delivery@message-id.slot.invalid>"
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,55 +37,102 @@ class Letter:
     subscription: UUID
     written_at: datetime
 
-    @property
-    def message_id(self) -> str:
-        return messages.make_message_id(self.delivery)
-
 
 def takes_many() -> bool:
     """Whether one call may carry many readers, each with own headers, links and metadata (only Mailgun can)."""
     return settings.EMAIL_BACKEND == MAILGUN
 
 
-def message_for(digest: Digest, letter: Letter) -> EmailMultiAlternatives:
-    """Return one reader's message."""
-    message = rendering.build_message(
-        digest,
-        to=letter.address,
-        unsubscribe_url=links.unsubscribe_url(letter.subscription),
-        preferences_url=links.preferences_url(letter.subscription),
-        why_url=links.why_url(letter.subscription),
-        message_id=letter.message_id,
-        # A provider that knows a mail by its key wants each repetition to be the same to the last letter.
-        date=letter.written_at if repeating.lifetime() else None,
-    )
-    marks.mark(message, letter.delivery)
-    repeating.put_key(message, letter.delivery)
-    return message
+class Copies:
+    """A digest's copies as messages of their own."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._copies = rendering.Copies(digest)
+        self._domain = messages.own_domain()
+
+    def message(self, letter: Letter) -> EmailMultiAlternatives:
+        """Return one reader's message; raise ValueError if it could not be sent as it is."""
+        message = self._copies.message(
+            to=letter.address,
+            unsubscribe_url=links.unsubscribe_url(letter.subscription),
+            preferences_url=links.preferences_url(letter.subscription),
+            why_url=links.why_url(letter.subscription),
+            message_id=messages.make_message_id(letter.delivery, domain=self._domain),
+            # A provider that knows a mail by its key wants each repetition to be the same to the last letter.
+            date=letter.written_at if repeating.lifetime() else None,
+        )
+        marks.mark(message, letter.delivery)
+        repeating.put_key(message, letter.delivery)
+        return message
 
 
-def message_for_many(digest: Digest, letters: Sequence[Letter]) -> EmailMultiAlternatives:
-    """Return one message for all letters, whose slots Mailgun fills from each reader's data.
+class PreparedCopies:
+    """A digest's copies as SMTP wants them: one message made and serialised once, the readers' own words put in."""
+
+    def __init__(self, digest: Digest) -> None:
+        self._domain = messages.own_domain()
+        self._sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
+        message = rendering.build_message(
+            digest,
+            to=_TO_SLOT,
+            unsubscribe_url=rendering.UNSUBSCRIBE_SLOT,
+            preferences_url=rendering.PREFERENCES_SLOT,
+            why_url=rendering.WHY_SLOT,
+            message_id=_MESSAGE_ID_SLOT,
+        )
+        self._mould = Mould(message, (_TO_SLOT, _MESSAGE_ID_SLOT, *rendering.SLOTS))
+
+    def parcel(self, letter: Letter) -> Parcel:
+        return Parcel(
+            address=letter.address,
+            sender=verp.return_address(letter.delivery) if settings.BOUNCE_ADDRESS else self._sender,
+            content=partial(self._content, letter),
+        )
+
+    def _content(self, letter: Letter, eight_bit: bool) -> bytes:
+        values = (
+            messages.checked_recipient(letter.address),
+            messages.make_message_id(letter.delivery, domain=self._domain),
+            links.unsubscribe_url(letter.subscription),
+            links.preferences_url(letter.subscription),
+            links.why_url(letter.subscription),
+        )
+        return self._mould.cast(values, eight_bit=eight_bit)
+
+
+class CopiesForMany:
+    """A digest's copies in one message, whose slots Mailgun fills from each reader's data.
 
     Mailgun would also fill what looks like a slot in an article's text, so there the sign is taken apart.
     """
-    message = rendering.build_message(
-        _without_mailgun_slots(digest),
-        to=letters[0].address,
-        unsubscribe_url="%recipient.unsubscribe%",
-        preferences_url="%recipient.preferences%",
-        why_url="%recipient.why%",
-        message_id=letters[0].message_id,
-    )
-    for header in ("List-Unsubscribe", "Message-ID"):
-        message.extra_headers.pop(header, None)
-    message.to = [letter.address for letter in letters]
-    message.merge_data = {letter.address: _slots(letter) for letter in letters}  # type: ignore[attr-defined]
-    message.merge_headers = {letter.address: _headers(letter) for letter in letters}  # type: ignore[attr-defined]
-    message.merge_metadata = {  # type: ignore[attr-defined]
-        letter.address: {marks.KEY: str(letter.delivery)} for letter in letters
-    }
-    return message
+
+    def __init__(self, digest: Digest) -> None:
+        self._copies = rendering.Copies(_without_mailgun_slots(digest))
+        self._domain = messages.own_domain()
+
+    def message(self, letters: Sequence[Letter]) -> EmailMultiAlternatives:
+        message = self._copies.message(
+            to=letters[0].address,
+            unsubscribe_url="%recipient.unsubscribe%",
+            preferences_url="%recipient.preferences%",
+            why_url="%recipient.why%",
+            message_id=_MESSAGE_ID_SLOT,
+        )
+        for header in ("List-Unsubscribe", "Message-ID"):
+            message.extra_headers.pop(header, None)
+        message.to = [letter.address for letter in letters]
+        message.merge_data = {letter.address: _slots(letter) for letter in letters}  # type: ignore[attr-defined]
+        message.merge_headers = {letter.address: self._headers(letter) for letter in letters}  # type: ignore[attr-defined]
+        message.merge_metadata = {  # type: ignore[attr-defined]
+            letter.address: {marks.KEY: str(letter.delivery)} for letter in letters
+        }
+        return message
+
+    def _headers(self, letter: Letter) -> dict[str, str]:
+        return {
+            "List-Unsubscribe": f"<{links.unsubscribe_url(letter.subscription)}>",
+            "Message-ID": messages.make_message_id(letter.delivery, domain=self._domain),
+        }
 
 
 def _without_mailgun_slots(digest: Digest) -> Digest:
@@ -94,7 +149,3 @@ def _slots(letter: Letter) -> dict[str, str]:
         "preferences": links.preferences_url(letter.subscription),
         "why": links.why_url(letter.subscription),
     }
-
-
-def _headers(letter: Letter) -> dict[str, str]:
-    return {"List-Unsubscribe": f"<{links.unsubscribe_url(letter.subscription)}>", "Message-ID": letter.message_id}

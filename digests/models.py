@@ -415,6 +415,12 @@ class DeliveryBatchQuerySet(models.QuerySet["DeliveryBatch"]):
             | Q(state=DeliveryBatch.State.LEASED, lease_until__lt=now)
         )
 
+    def waiting(self, now: datetime) -> Self:
+        """Batches that wait for any worker."""
+        return self.filter(
+            digest__state=Digest.State.SENDING, state=DeliveryBatch.State.PENDING, next_attempt_at__lte=now
+        )
+
     def lost(self, now: datetime) -> Self:
         """Batches whose worker is gone while it was sending."""
         return self.filter(state=DeliveryBatch.State.SUBMITTING, lease_until__lt=now)

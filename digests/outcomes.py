@@ -9,8 +9,8 @@ from django.db.models import Count, Sum
 from django.utils.translation import ngettext
 
 from digests import audience
-from digests.delivery import finish
 from digests.models import Delivery, DeliveryBatch, DeliveryBatchQuerySet, DeliveryQuerySet, Digest, DigestChange
+from digests.settling import finish
 
 if TYPE_CHECKING:
     from django.contrib.auth.models import User

@@ -8,8 +8,8 @@ from django.db.models import Q
 
 from digests import uncertain
 from digests.clock import let_others_write
-from digests.delivery import Progress, close_or_divide, end_attempt, finish
 from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest
+from digests.settling import Progress, close_or_divide, end_attempt, finish
 from newsroom.mail.transport import Outcome, Result
 
 log = logging.getLogger(__name__)

@@ -31,7 +31,7 @@ def sweep() -> None:
 
 @shared_task
 def deliver_batch(batch_id: int) -> None:
-    delivery.deliver(batch_id)
+    delivery.deliver_on(batch_id)
 
 
 @shared_task

@@ -128,9 +128,12 @@ def automatic_headers(*, message_id: str | None = None, date: datetime | None = 
     }
 
 
-def make_message_id(uuid: UUID) -> str:
-    """Return the Message-ID that belongs to a row, so that two copies of one mail can be recognised."""
-    return f"<{uuid}@{own_domain()}>"
+def make_message_id(uuid: UUID, *, domain: str = "") -> str:
+    """Return the Message-ID that belongs to a row, so that two copies of one mail can be recognised.
+
+    Whoever makes many looks up `own_domain` once and gives it.
+    """
+    return f"<{uuid}@{domain or own_domain()}>"
 
 
 def own_domain() -> str:

@@ -17,13 +17,17 @@ from django.core.mail.backends.base import BaseEmailBackend
 from newsroom.mail import repeating
 from newsroom.mail.classification import classify
 from newsroom.mail.outcomes import Outcome, Result
+from newsroom.mail.pipelining import Pipeline
 
-__all__ = ["CannotConnect", "Outcome", "Result", "classify", "hand_over", "open_connection"]
+__all__ = [
+    "CannotConnect", "Outcome", "Result", "classify", "hand_over", "is_smtp", "open_connection", "open_pipeline",
+]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 DJANGO_SMTP = "django.core.mail.backends.smtp.EmailBackend"
 WATCHED_SMTP = "newsroom.mail.smtp.EmailBackend"
+_SMTP = (DJANGO_SMTP, WATCHED_SMTP)
 # Backends that are used in our own form: SMTP that knows where a session broke, Resend that takes a key.
 _OURS = {DJANGO_SMTP: WATCHED_SMTP, repeating.RESEND: "newsroom.mail.resend.EmailBackend"}
 
@@ -53,6 +57,26 @@ def open_connection() -> Iterator[BaseEmailBackend]:
         except Exception as error:  # whatever a backend raises becomes an outcome
             raise CannotConnect(_while_opening(error)) from None
         yield connection
+
+
+def is_smtp() -> bool:
+    """Whether the configured backend speaks SMTP, so that its sessions may be ours."""
+    return settings.EMAIL_BACKEND in _SMTP
+
+
+@contextmanager
+def open_pipeline() -> Iterator[Pipeline]:
+    """Yield pipelined sessions to the configured SMTP server, or raise `CannotConnect`."""
+    pipeline = Pipeline()
+    try:
+        pipeline.open()
+    except Exception as error:  # whatever a server does becomes an outcome
+        pipeline.close()
+        raise CannotConnect(_while_opening(error)) from None
+    try:
+        yield pipeline
+    finally:
+        pipeline.close()
 
 
 def hand_over(message: EmailMessage, *, connection: BaseEmailBackend) -> Result:

@@ -84,9 +84,9 @@ def test_r10_being_sent_the_newsletter_keeps_the_consent_and_outlives_the_delive
     assert not Subscription.objects.mailable(sent_at + timedelta(days=3)).exists()
 
 
-def test_r10_the_day_of_sending_is_written_once_a_week():
+def test_r10_the_day_of_sending_is_written_once_a_month():
     digest = make_sending_digest(readers=2)
-    recently, long_ago = timezone.now() - timedelta(days=6), timezone.now() - timedelta(days=8)
+    recently, long_ago = timezone.now() - timedelta(days=29), timezone.now() - timedelta(days=31)
     first, second = Subscription.objects.order_by("pk")
     Subscription.objects.filter(pk=first.pk).update(last_sent_at=recently)
     Subscription.objects.filter(pk=second.pk).update(last_sent_at=long_ago)

@@ -1,0 +1,210 @@
+"""Three ways to hand a group of copies over, with one contract: what became of each reader's copy is told apart.
+
+Which one it is follows from `EMAIL_BACKEND`: SMTP is pipelined over a few sessions; Mailgun takes a thousand readers in
+one call; every other backend gets a message per reader, several in flight where it is one of Anymail's over HTTP.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Self
+
+from anymail.backends.base_requests import AnymailRequestsBackend
+from django.conf import settings
+from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
+
+from digests import handover
+from digests.handover import Letter
+from digests.models import Digest
+from newsroom.mail import transport
+from newsroom.mail.pipelining import Pipeline
+from newsroom.mail.transport import Outcome, Result
+
+# Asked right before a copy goes: whether its reader may still get it, and whether there is time for it.
+MayGo = Callable[[Letter], bool]
+
+# Copies that may be on their way unrecorded when a worker dies: the price of a kill, against a commit per group.
+GROUP_OF_ONE_LINE = 10
+GROUP_OF_SEVERAL_LINES = 24
+GROUP_OF_PIPELINE = 48
+
+
+class RefusedAsWhole(Exception):
+    """A call for many readers was refused because of one of them; nothing was sent."""
+
+    def __init__(self, result: Result) -> None:
+        super().__init__(result.detail)
+        self.result = result
+
+
+class Carrier(ABC):
+    """Hands copies of one digest over."""
+
+    # At most so many letters between two commits.
+    most: int
+
+    @abstractmethod
+    def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
+        """Return what became of each letter; None: surely not sent, and nobody's fault.
+
+        After a fault that lies with the provider the rest is not begun. Raises `RefusedAsWhole`.
+        """
+
+
+class _Together(Carrier):
+    """One call for all letters, which the provider takes apart."""
+
+    def __init__(self, digest: Digest, connection: BaseEmailBackend) -> None:
+        self.most = settings.DELIVERY_CALL_SIZE
+        self._copies = handover.CopiesForMany(digest)
+        self._connection = connection
+
+    def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
+        going = {letter.delivery_id: letter for letter in letters if may_go(letter)}
+        if not going:
+            return [None] * len(letters)
+        message = self._copies.message(list(going.values()))
+        whole = transport.hand_over(message, connection=self._connection)
+        if whole.outcome is Outcome.REFUSED and len(going) > 1:
+            raise RefusedAsWhole(whole)
+        return [_own_result(whole, letter) if letter.delivery_id in going else None for letter in letters]
+
+
+def _own_result(whole: Result, letter: Letter) -> Result:
+    """Return what a call that was taken says of one reader; one that was not says the same of all."""
+    own = (whole.recipients or {}).get(letter.address, whole.outcome)
+    if whole.outcome is not Outcome.ACCEPTED or own is Outcome.ACCEPTED:
+        return whole
+    return Result(Outcome.REFUSED, whole.detail)
+
+
+class _Singly(Carrier):
+    """One message per reader, over one connection or over several at a time."""
+
+    def __init__(
+        self, digest: Digest, connections: Sequence[BaseEmailBackend], executor: ThreadPoolExecutor | None
+    ) -> None:
+        self.most = GROUP_OF_SEVERAL_LINES if executor else GROUP_OF_ONE_LINE
+        self._copies = handover.Copies(digest)
+        self._count = len(connections)
+        self._free: SimpleQueue[BaseEmailBackend] = SimpleQueue()
+        self._executor = executor
+        for connection in connections:
+            self._free.put(connection)
+
+    def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
+        results: list[Result | None] = [None] * len(letters)
+        waiting: dict[Future[Result], int] = {}
+        for index, letter in enumerate(letters):
+            if len(waiting) == self._count and _stops(_collect(waiting, results)):
+                break
+            if not may_go(letter):
+                continue
+            try:
+                message = self._copies.message(letter)
+            except ValueError as error:  # a reader whose copy cannot be built must not keep the others waiting
+                results[index] = Result(Outcome.REFUSED, type(error).__name__)
+                continue
+            waiting[self._start(message)] = index
+        while waiting:
+            _collect(waiting, results)
+        return results
+
+    def _start(self, message: EmailMessage) -> Future[Result]:
+        if self._executor:
+            return self._executor.submit(self._send, message)
+        done: Future[Result] = Future()
+        done.set_result(self._send(message))
+        return done
+
+    def _send(self, message: EmailMessage) -> Result:
+        connection = self._free.get()
+        try:
+            return transport.hand_over(message, connection=connection)
+        finally:
+            self._free.put(connection)
+
+
+def _collect(waiting: dict[Future[Result], int], results: list[Result | None]) -> list[Result]:
+    """Wait for a call to end, and write down those that did."""
+    ended = wait(waiting, return_when=FIRST_COMPLETED).done
+    for future in ended:
+        results[waiting.pop(future)] = future.result()
+    return [future.result() for future in ended]
+
+
+def _stops(results: Sequence[Result]) -> bool:
+    return any(stops(result) for result in results)
+
+
+def stops(result: Result | None) -> bool:
+    """Whether a result speaks against going on: the fault may not lie with that one copy."""
+    match result:
+        case None | Result(outcome=Outcome.ACCEPTED | Outcome.REFUSED):
+            return False
+        case Result(outcome=Outcome.THROTTLED | Outcome.NOT_SENT, is_general=False):
+            return False
+        case _:
+            return True
+
+
+class _Pipelined(Carrier):
+    """SMTP: prepared octets, sent without waiting for each answer."""
+
+    most = GROUP_OF_PIPELINE
+
+    def __init__(self, digest: Digest, pipeline: Pipeline) -> None:
+        self._copies = handover.PreparedCopies(digest)
+        self._pipeline = pipeline
+
+    def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
+        parcels = [self._copies.parcel(letter) for letter in letters]
+        return self._pipeline.hand_over(parcels, may_begin=lambda index: may_go(letters[index]))
+
+
+class Lines:
+    """The connections of one turn: opened when first used, kept from batch to batch, closed at its end."""
+
+    def __init__(self) -> None:
+        self._stack = ExitStack()
+        self._pipeline: Pipeline | None = None
+        self._connections: list[BaseEmailBackend] = []
+        self._executor: ThreadPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close what is open; the next digest opens anew."""
+        self._stack.close()
+        self._pipeline, self._connections, self._executor = None, [], None
+
+    def carrier_for(self, digest: Digest) -> Carrier:
+        """Return who hands this digest's copies over; raise `transport.CannotConnect`."""
+        if transport.is_smtp():
+            if self._pipeline is None:
+                self._pipeline = self._stack.enter_context(transport.open_pipeline())
+            return _Pipelined(digest, self._pipeline)
+        if not self._connections:
+            self._open()
+        if handover.takes_many():
+            return _Together(digest, self._connections[0])
+        return _Singly(digest, self._connections, self._executor)
+
+    def _open(self) -> None:
+        first = self._stack.enter_context(transport.open_connection())
+        # Each has its own HTTP session; of other backends nobody knows whether they bear company.
+        side_by_side = isinstance(first, AnymailRequestsBackend) and not handover.takes_many()
+        others = range(settings.DELIVERY_CONNECTIONS - 1) if side_by_side else ()
+        self._connections = [first, *(self._stack.enter_context(transport.open_connection()) for _each in others)]
+        if others:
+            self._executor = self._stack.enter_context(ThreadPoolExecutor(len(self._connections)))
