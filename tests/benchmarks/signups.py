@@ -49,7 +49,7 @@ WHERE sign_up.address LIKE %(pattern)s
 AND EXISTS (SELECT 1 FROM subscriptions_signup_newsletters chosen WHERE chosen.signup_id = sign_up.id)
 AND (SELECT count(*) FROM subscriptions_signup_consent_texts agreed WHERE agreed.signup_id = sign_up.id) = 2
 """
-KEPT = "SELECT count(*) FROM newsletter_subscription WHERE email_field LIKE %(pattern)s"
+KEPT = "SELECT count(*) FROM newsletter_subscription WHERE email LIKE %(pattern)s"
 
 
 _asked = count()
