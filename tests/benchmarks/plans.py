@@ -7,6 +7,7 @@ it runs. So this page cannot explain queries that are no longer asked.
 """
 
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -114,6 +115,7 @@ def _acts(scene: Scene) -> Iterator[Act]:
         found = Act(name)
         with explained(found):
             call()
+        print(f"{name}: {found.milliseconds:,.1f} ms {found.scanned or ''}", file=sys.stderr, flush=True)
         return found
 
     old = scene.make_digest()
