@@ -10,6 +10,8 @@ from django.db.backends.utils import CursorWrapper
 
 
 class DatabaseWrapper(base.DatabaseWrapper):
+    health_check_done: bool
+
     def close_if_health_check_failed(self) -> None:
         """Ask a kept connection only if it has something to say: a server that went away has closed it."""
         if self.connection is None or self.health_check_done or not self._is_quiet():
@@ -26,7 +28,7 @@ class DatabaseWrapper(base.DatabaseWrapper):
         self.close_if_health_check_failed()
         self.ensure_connection()
         with self.wrap_database_errors:
-            return cast(CursorWrapper, self._prepare_cursor(psycopg.Cursor(self.connection)))
+            return cast(CursorWrapper, self._prepare_cursor(psycopg.Cursor(self.connection)))  # type: ignore[attr-defined]
 
     def _is_quiet(self) -> bool:
         poll = select.poll()
@@ -39,4 +41,6 @@ class DatabaseWrapper(base.DatabaseWrapper):
 
 def busy_cursor() -> CursorWrapper:
     """Return a cursor for a statement that is executed all the time: prepared where the database is PostgreSQL."""
-    return connection.prepared_cursor() if connection.vendor == "postgresql" else connection.cursor()
+    if connection.vendor == "postgresql":
+        return cast(DatabaseWrapper, connection).prepared_cursor()
+    return connection.cursor()
