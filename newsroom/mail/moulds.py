@@ -149,7 +149,7 @@ class _Form:
     def fill(self, values: Sequence[str]) -> bytes:
         words = [value.encode() for value in values]
         if self._has_quoted:
-            words += map(_quoted_value, words)
+            words += [_quoted_value(word) for word in words]
         chosen = list(self._choose(words))
         del chosen[-1]
         for place in self._begins_line:

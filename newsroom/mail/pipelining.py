@@ -475,6 +475,7 @@ class _Run:
 
     def _end(self, session: _Session, errand: _Errand, error: smtplib.SMTPException) -> None:
         """The server ends the session and says so; it has nothing of this parcel."""
+        session.expected = deque(each for each in session.expected if each[1] is not errand)
         if errand.refusal:
             self._finish(errand.index, classify(errand.refusal))
         else:
@@ -499,7 +500,7 @@ class _Run:
             return
         if errand.may_repeat and errand.index not in self._repeated:
             self._repeated.add(errand.index)
-            self._waiting.appendleft(errand.index)
+            self._waiting = deque(sorted([errand.index, *self._waiting]))
         else:
             self._finish(errand.index, classify(error))
 

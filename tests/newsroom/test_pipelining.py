@@ -333,7 +333,7 @@ class Scripted:
     """A server that gives the answers it was told, to what begins with a word; None ends the connection."""
 
     def __init__(self, answers=(), *, extensions=("PIPELINING", "8BITMIME"), pause=0.0, piece=100_000, most=9):
-        greeting = "".join(f"250-{word}\r\n" for word in extensions) + "250 server.example\r\n"
+        greeting = "\r\n".join(["250-server.example", *(f"250-{word}" for word in extensions), "250 HELP\r\n"])
         standard = {"": "220 hello\r\n", "EHLO": greeting, "DATA": "354 go on\r\n", "QUIT": "221 bye\r\n"}
         self._answers = standard | dict(answers)
         self._pause, self._piece, self._most = pause, piece, most

@@ -240,7 +240,10 @@ class SmtpProvider(Carrier):
         while line := await reader.readline():
             match line[:4].upper().rstrip():
                 case b"EHLO":
-                    _say(writer, "\r\n".join([*(f"250-{word}" for word in self.extensions), "250 provider.example"]))
+                    _say(
+                        writer,
+                        "\r\n".join(["250-provider.example", *(f"250-{word}" for word in self.extensions), "250 HELP"]),
+                    )
                 case b"MAIL":
                     begun, begun_at, to = begun + 1, time.time(), ""
                     _say(writer, "250 2.1.0 ok")
