@@ -3,6 +3,7 @@
 import re
 
 import pytest
+from django.conf import settings as django_settings
 from django.utils import timezone
 
 from digests import audit, delivery, outcomes, release, rendering
@@ -166,7 +167,7 @@ def test_a_wrong_key_stops_everything_and_loses_nothing(postmark):
     DeliveryBatch.objects.filter(state="pending").update(next_attempt_at=timezone.now())
     delivery.deliver_due()
 
-    assert len(postmark.requests) == 1
+    assert len(postmark.requests) <= django_settings.DELIVERY_CONNECTIONS  # those under way at that moment
     assert Provider.objects.get().gate == Provider.Gate.CLOSED
     assert standing(digest) == {"expected": 5, "waiting": 5}
 
