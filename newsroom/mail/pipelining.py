@@ -292,7 +292,6 @@ class _Run:
         self._parcels = parcels
         self._may_begin = may_begin
         self._waiting = deque(range(len(parcels)))
-        self._repeated: set[int] = set()
         self._is_stopped = False
         self._begun_at = monotonic()
 
@@ -495,11 +494,13 @@ class _Run:
                 self._put_back(errand, LostBeforeDot())
 
     def _put_back(self, errand: _Errand, error: smtplib.SMTPException) -> None:
-        """Try a parcel that is surely unsent again, once, if only the session's age may be to blame."""
+        """Try a parcel that is surely unsent again, if the session's age may be to blame.
+
+        That ends: the first parcel of a session begun in this run is told as it is.
+        """
         if self._is_stopped:
             return
-        if errand.may_repeat and errand.index not in self._repeated:
-            self._repeated.add(errand.index)
+        if errand.may_repeat:
             self._waiting = deque(sorted([errand.index, *self._waiting]))
         else:
             self._finish(errand.index, classify(error))
