@@ -22,6 +22,8 @@ WHERE = report.ROOT / "var" / "bench" / "plans.txt"
 BEGIN, END = "<!-- begin: plans -->", "<!-- end: plans -->"
 EXPLAINED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 TIME = re.compile(r"Execution Time: ([\d.]+) ms")
+# Of a long list of ids or places for values, the first few say enough.
+VALUES = re.compile(r"((?:(?:%s|\d+),\s?){4})(?:(?:%s|\d+|…),?\s*){4,}")
 BIG = ("subscriptions_subscriber", "subscriptions_subscription", "digests_delivery", "digests_deliverybatch")
 
 
@@ -69,7 +71,7 @@ def _in_full(act: Act) -> str:
     for statement, plan in act.plans.items():
         short = statement if len(statement) <= 600 else f"{statement[:400]} … {statement[-180:]}"
         parts.append(f"{short}\n{plan}")
-    return "\n\n".join(parts)
+    return VALUES.sub(r"\1 …", "\n\n".join(parts))
 
 
 @contextmanager
