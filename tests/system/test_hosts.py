@@ -1,5 +1,6 @@
 """Several hosts work on one digest, and one of them is cut off from everything in the middle of it."""
 
+import os
 import time
 
 import pytest
@@ -58,3 +59,37 @@ def test_a_host_cut_off_in_mid_send_neither_loses_nor_doubles_a_copy(
     figure(f"3 hosts, one cut off in mid-send: {account}; finished {took:.0f} s after the cut")
     account.check()
     site.end()
+
+
+def test_workers_of_two_hosts_add_up_until_something_else_is_full(
+    hosts, shared_database, guard, tmp_path, carrier, sized, figure, settings
+):
+    """With a provider that takes its time, so that cores are not what ends first; how many there are is said, too."""
+    settings.DELIVERY_BATCH_SIZE = 20
+    provider = carrier("postmark", host=networks.ADDRESS)
+    provider.do_wrong(delay=0.1)
+    speeds = {}
+    for workers in (1, 2, 4):
+        folder = tmp_path / f"{workers}-workers"
+        folder.mkdir()
+        site = Processes(guard=guard, folder=folder, broker_url=start_valkey(guard, host=networks.ADDRESS))
+        site.env |= QUICK | provider.environment()
+        for number in range(workers):
+            site.prefix = hosts[number % 2].prefix
+            site.worker(f"worker-{number}")
+        before = provider.mailed
+        digest, addresses = make_digest_to(sized(100, 1000) * workers)
+        site.beat()
+        site.wait_until(lambda before=before: (provider.mailed - before).total() > 0, timeout=60)
+        begun_at, begun_with = time.monotonic(), (provider.mailed - before).total()
+        site.wait_until(lambda digest=digest: is_done(digest), timeout=300)
+        speeds[workers] = (len(addresses) - begun_with) / (time.monotonic() - begun_at)
+
+        account = account_of(digest, addresses, provider, since=before)
+        account.check()
+        assert account.mailed == len(addresses)
+        site.end()
+    seen = ", ".join(f"{workers} workers {speed:.0f}/s" for workers, speed in speeds.items())
+    figure(f"2 hosts, {os.cpu_count()} cores, 100 ms an answer: {seen}")
+    assert speeds[2] > 1.3 * speeds[1]
+    assert speeds[4] > speeds[1]  # beyond two, the cores may be full
