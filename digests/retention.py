@@ -56,7 +56,8 @@ def _remove_batches(batches: QuerySet[DeliveryBatch]) -> int:
     keys = list(batches.values_list("pk", flat=True))
     DeliveryBatch.objects.filter(parent__in=keys).update(parent=None)  # or they would go along
     DeliveryBatch.objects.filter(pk__in=keys).update(parent=None, reader_ids=[])
-    return delete(DeliveryBatch.objects.filter(pk__in=keys, deliveries=None))
+    has_deliveries = Exists(Delivery.objects.filter(batch=OuterRef("pk")))  # a join would read them all
+    return delete(DeliveryBatch.objects.filter(~has_deliveries, pk__in=keys))
 
 
 def _keep_sums(digests: Iterable[int]) -> None:
