@@ -54,10 +54,11 @@ HEADERS = st.lists(st.text(string.ascii_letters + "=?:<>,;", min_size=1, max_siz
 def make(text="Guten Tag\n", html="<p>Guten Tag</p>\n", subject="Der Tag", *, name="Wochenblitz", fill=str, header="x"):
     """A mail whose slots are filled by `fill`; as it is, it keeps them."""
     links = "\n".join(SLOTS)
+    name = re.sub(r"[^\w .-]", "x", name)  # Django refuses what is no display name
     message = Mail(
         subject=subject,
         body=fill(f"{text}\n{links}"),
-        from_email=f"{name} <newsletter@wochenblitz.example>",
+        from_email=f'"{name}" <newsletter@wochenblitz.example>',
         to=[fill(TO)],
         headers={
             "Message-ID": fill(f"<{MESSAGE_ID}>"),
