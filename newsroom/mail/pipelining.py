@@ -189,8 +189,9 @@ class _Session:
         self.socket.setblocking(False)
         with suppress(OSError):
             self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        with suppress(OSError, ValueError, AttributeError):
-            self._in = connection.file.peek()  # type: ignore[attr-defined]  # what smtplib read ahead
+        with suppress(OSError, ValueError):
+            if connection.file is not None:
+                self._in = connection.file.peek()  # what smtplib read ahead
 
     def is_used_up(self) -> bool:
         return self.carried >= self._most or monotonic() - self.opened_at >= SECONDS_PER_SESSION
@@ -252,7 +253,7 @@ class _Session:
 
     def _take_replies(self) -> list[tuple[int, bytes]]:
         *lines, self._in = self._in.split(b"\n")
-        replies = []
+        replies: list[tuple[int, bytes]] = []
         for line in lines:
             code, sign = line[:3], line[3:4]
             if len(code) != 3 or not code.isdigit() or code[0] not in b"2345" or sign not in b" -\r":
