@@ -34,10 +34,10 @@ demo: install-demo
 test: test-sqlite test-postgresql
 
 test-sqlite: install-dev
-	$(PY) -m pytest -n $(JOBS) --ignore=tests/browser $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal --ignore=tests/browser $(ARGS)
 
 test-postgresql: install-dev
-	$(PY) -m pytest -n $(JOBS) --ignore=tests/browser --pg $(ARGS)
+	$(PY) -m pytest -n $(JOBS) --dist worksteal --ignore=tests/browser --pg $(ARGS)
 
 test-browser: install-dev
 	$(PY) -m pytest tests/browser $(ARGS)

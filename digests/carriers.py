@@ -27,10 +27,11 @@ from newsroom.mail.transport import Outcome, Result
 # Asked right before a copy goes: whether its reader may still get it, and whether there is time for it.
 MayGo = Callable[[Letter], bool]
 
-# Copies that may be on their way unrecorded when a worker dies: the price of a kill, against a commit per group.
-GROUP_OF_ONE_LINE = 10
-GROUP_OF_SEVERAL_LINES = 24
-GROUP_OF_PIPELINE = 48
+# Copies that may be on their way unrecorded when a worker dies: the price of a kill, against a commit per group. Where
+# a group takes but a moment, it grows: its commit then costs more than what a kill in that moment would.
+SMALL_GROUP = 10
+LARGE_GROUP = 48
+MOMENT = 0.1  # seconds
 
 
 class RefusedAsWhole(Exception):
@@ -44,8 +45,9 @@ class RefusedAsWhole(Exception):
 class Carrier(ABC):
     """Hands copies of one digest over."""
 
-    # At most so many letters between two commits.
-    most: int
+    # So many letters between two commits at first, and at most.
+    fewest = SMALL_GROUP
+    most = LARGE_GROUP
 
     @abstractmethod
     def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
@@ -59,7 +61,7 @@ class _Together(Carrier):
     """One call for all letters, which the provider takes apart."""
 
     def __init__(self, digest: Digest, connection: BaseEmailBackend) -> None:
-        self.most = settings.DELIVERY_CALL_SIZE
+        self.fewest = self.most = settings.DELIVERY_CALL_SIZE
         self._copies = handover.CopiesForMany(digest)
         self._connection = connection
 
@@ -88,7 +90,7 @@ class _Singly(Carrier):
     def __init__(
         self, digest: Digest, connections: Sequence[BaseEmailBackend], executor: ThreadPoolExecutor | None
     ) -> None:
-        self.most = GROUP_OF_SEVERAL_LINES if executor else GROUP_OF_ONE_LINE
+        self.most = LARGE_GROUP if executor else SMALL_GROUP
         self._copies = handover.Copies(digest)
         self._count = len(connections)
         self._free: SimpleQueue[BaseEmailBackend] = SimpleQueue()
@@ -155,8 +157,6 @@ def stops(result: Result | None) -> bool:
 class _Pipelined(Carrier):
     """SMTP: prepared octets, sent without waiting for each answer."""
 
-    most = GROUP_OF_PIPELINE
-
     def __init__(self, digest: Digest, pipeline: Pipeline) -> None:
         self._copies = handover.PreparedCopies(digest)
         self._pipeline = pipeline
@@ -174,6 +174,7 @@ class Lines:
         self._pipeline: Pipeline | None = None
         self._connections: list[BaseEmailBackend] = []
         self._executor: ThreadPoolExecutor | None = None
+        self._group = 0
 
     def __enter__(self) -> Self:
         return self
@@ -187,6 +188,17 @@ class Lines:
         """Close what is open; the next digest opens anew."""
         self._stack.close()
         self._pipeline, self._connections, self._executor = None, [], None
+
+    def group_for(self, carrier: Carrier) -> int:
+        """Return how many letters the next group has."""
+        return max(carrier.fewest, min(self._group, carrier.most))
+
+    def learn(self, count: int, *, seconds: float) -> None:
+        """Make the next group larger if this one took but a moment, and smaller if it took long."""
+        if seconds < MOMENT:
+            self._group = 2 * count
+        elif seconds > 2 * MOMENT:
+            self._group = count // 2
 
     def carrier_for(self, digest: Digest) -> Carrier:
         """Return who hands this digest's copies over; raise `transport.CannotConnect`."""

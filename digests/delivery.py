@@ -43,6 +43,9 @@ log = logging.getLogger(__name__)
 # into the middle of one. Those left wait for the next claim.
 LONGEST_TURN = timedelta(seconds=40)
 
+# So long a turn takes up further batches. A worker that is to stop, for a new release, stops after its turn.
+SHORT_TURN = timedelta(seconds=5)
+
 # Who leaves is answered when no copy is on its way any more, or after `flight.PATIENCE`. So what was asked this long
 # ago of a reader still holds: none has been told since that it is done.
 FRESHNESS = timedelta(seconds=flight.PATIENCE / 5)
@@ -77,7 +80,7 @@ class Turn:
 
     @property
     def has_time_for_another(self) -> bool:
-        return monotonic() - self.begun_at < LONGEST_TURN.total_seconds() / 2
+        return monotonic() - self.begun_at < SHORT_TURN.total_seconds()
 
 
 @dataclass(slots=True)
@@ -224,7 +227,8 @@ def _hand_over(claim: Claim, progress: Progress) -> None:
     carrier = claim.turn.lines.carrier_for(claim.batch.digest)
     claim.begun_at = monotonic()
     while progress.done < size and progress.stopped_by is None:
-        end = min(progress.done + providers.group_size(claim.provider, most=carrier.most), size)
+        group = claim.turn.lines.group_for(carrier)
+        end = min(progress.done + providers.group_size(claim.provider, most=group), size)
         _keep_pace(claim, progress, count=end - progress.done)
         asked_at = monotonic()
         letters = _commit_intent(claim, progress, end=end)
@@ -365,7 +369,9 @@ def _send(
     """Hand a group of copies over, and note what came of each."""
     watch = Watch(claim, letters, asked_at=asked_at)
     try:
+        begun_at = monotonic()
         results = carrier.hand_over(letters, may_go=watch)
+        claim.turn.lines.learn(len(letters), seconds=monotonic() - begun_at)
     except carriers.RefusedAsWhole as error:
         progress.refused_up_to, progress.stopped_by = end, error.result
         return

@@ -67,7 +67,7 @@ def is_smtp() -> bool:
 @contextmanager
 def open_pipeline() -> Iterator[Pipeline]:
     """Yield pipelined sessions to the configured SMTP server, or raise `CannotConnect`."""
-    pipeline = Pipeline()
+    pipeline = Pipeline(connections=settings.DELIVERY_CONNECTIONS)
     try:
         pipeline.open()
     except Exception as error:  # whatever a server does becomes an outcome

@@ -264,7 +264,7 @@ def test_a_pause_or_cancellation_takes_hold_within_the_batch(state):
     ScriptedBackend.reset(change_state)
     delivery.deliver_due()
 
-    assert len(addresses()) == carriers.GROUP_OF_ONE_LINE
+    assert len(addresses()) == carriers.SMALL_GROUP
     assert standing(digest) == {"expected": 25, "accepted": 10, "waiting": 15}
 
 
@@ -371,7 +371,7 @@ def test_a_worker_that_lost_its_claim_writes_nothing():
     ScriptedBackend.reset(lose_claim)
     delivery.deliver_due()
 
-    assert len(addresses()) == carriers.GROUP_OF_ONE_LINE
+    assert len(addresses()) == carriers.SMALL_GROUP
     assert digest.batches.get().state == DeliveryBatch.State.SUBMITTING
 
 

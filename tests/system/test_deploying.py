@@ -15,9 +15,9 @@ def test_rolling_restarts_under_load_lose_and_double_nothing(site, carrier, size
     settings.DELIVERY_BATCH_SIZE = 50
     restarts = sized(2, 20)
     provider = carrier("postmark")
-    provider.do_wrong(delay=0.1)
+    provider.do_wrong(delay=0.4)
     site.env |= provider.environment()
-    digest, addresses = make_digest_to(sized(600, 4000))
+    digest, addresses = make_digest_to(sized(1500, 8000))
     workers = [site.worker(f"worker-{number}", concurrency=2) for number in range(2)]
     site.beat()
     for number in range(restarts):
@@ -38,9 +38,9 @@ def test_rolling_restarts_under_load_lose_and_double_nothing(site, carrier, size
 def test_a_changed_template_in_mid_send_changes_no_copy(site, carrier, sized, figure, tmp_path, settings):
     settings.DELIVERY_BATCH_SIZE = 50
     provider = carrier("postmark")
-    provider.do_wrong(delay=0.02)
+    provider.do_wrong(delay=0.1)
     site.env |= provider.environment()
-    digest, addresses = make_digest_to(sized(300, 3000))
+    digest, addresses = make_digest_to(sized(1000, 5000))
     site.beat()
     old = site.worker("old", concurrency=2)
     site.wait_until(lambda: len(provider.mailed) > len(addresses) / 4)

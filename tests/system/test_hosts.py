@@ -38,7 +38,7 @@ def test_a_host_cut_off_in_mid_send_neither_loses_nor_doubles_a_copy(
 ):
     settings.DELIVERY_BATCH_SIZE = 50
     provider = carrier("postmark", host=networks.ADDRESS)
-    provider.do_wrong(delay=0.01)
+    provider.do_wrong(delay=0.4)
     site = Processes(guard=guard, folder=tmp_path, broker_url=start_valkey(guard, host=networks.ADDRESS))
     site.env |= QUICK | provider.environment()
     digest, addresses = make_digest_to(sized(1000, 10_000))
