@@ -127,7 +127,8 @@ def test_each_parcel_arrives_once(extensions, count, tmp_path, settings):
 @pytest.mark.parametrize("stage", ["before", "within", "after"])
 def test_a_session_cut_at_its_kth_mail_is_told_truly_for_k_up_to_fifty(stage, provider):
     provider.break_by(cut=stage)
-    left, results = list(range(1500)), {}
+    left = list(range(1500))
+    results: dict[int, Result] = {}
 
     while left and sum(entry["what"] == "cut" for entry in provider.log) < 50:
         told = send([make_parcels(1, first=number)[0] for number in left], connections=1)
@@ -214,7 +215,7 @@ def test_who_may_not_begin_is_not_handed_over(provider):
 
 def test_who_was_asked_for_long_ago_is_asked_for_again_before_the_message_leaves(provider, settings, monkeypatch):
     monkeypatch.setattr("newsroom.mail.pipelining.LONGEST_ANSWER_AGE", -1.0)
-    asked = Counter()
+    asked: Counter[int] = Counter()
 
     def may_begin(index):
         asked[index] += 1
