@@ -31,9 +31,10 @@ READERS = """
     SELECT gen_random_uuid(), address, address, 'de', now()
     FROM (SELECT format('leserin%%s@leser.example', number) FROM generate_series(1, %s) AS number) AS readers (address)
 """
+# They got yesterday's digest, so that no day of sending is to be noted: the site does that once a month.
 SUBSCRIPTIONS = """
-    INSERT INTO subscriptions_subscription (uuid, subscriber_id, newsletter_id, state, active_since)
-    SELECT gen_random_uuid(), id, %s, 'active', now() - interval '1 day' FROM subscriptions_subscriber ORDER BY id
+    INSERT INTO subscriptions_subscription (uuid, subscriber_id, newsletter_id, state, active_since, last_sent_at)
+    SELECT gen_random_uuid(), id, %s, 'active', now() - interval '2 days', now() - interval '1 day' FROM subscriptions_subscriber ORDER BY id
 """
 MAILABLE = """
     COPY (SELECT address FROM subscriptions_subscriber JOIN subscriptions_subscription ON subscriber_id =
