@@ -45,10 +45,10 @@ def write_outcomes(progress: Progress) -> None:
 def end_attempt(batch: DeliveryBatch, progress: Progress, *, now: datetime) -> None:
     """Close the record of the call with what is known of it."""
     result = progress.stopped_by
-    is_whole = progress.done == len(batch.reader_ids)
+    is_whole = not progress.rest(batch)
     DeliveryAttempt.objects.filter(batch=batch, fence=batch.fence).update(
         ended_at=now,
-        acknowledged=progress.done,
+        acknowledged=progress.done - len(progress.unsent),
         in_flight=0,
         outcome=result.outcome if result else Outcome.ACCEPTED if is_whole else "stopped",
         detail=result.detail if result else "",

@@ -34,7 +34,8 @@ READERS = """
 # They got yesterday's digest, so that no day of sending is to be noted: the site does that once a month.
 SUBSCRIPTIONS = """
     INSERT INTO subscriptions_subscription (uuid, subscriber_id, newsletter_id, state, active_since, last_sent_at)
-    SELECT gen_random_uuid(), id, %s, 'active', now() - interval '2 days', now() - interval '1 day' FROM subscriptions_subscriber ORDER BY id
+    SELECT gen_random_uuid(), id, %s, 'active', now() - interval '2 days', now() - interval '1 day'
+    FROM subscriptions_subscriber ORDER BY id
 """
 MAILABLE = """
     COPY (SELECT address FROM subscriptions_subscriber JOIN subscriptions_subscription ON subscriber_id =

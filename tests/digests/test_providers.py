@@ -9,6 +9,7 @@ from django.utils import timezone
 from digests import audit, delivery, outcomes, release, rendering
 from digests.models import Delivery, DeliveryBatch, Provider
 from subscriptions import links
+from subscriptions.models import Subscriber
 from tests.makers import make_article, make_digest, make_entry, make_sending_digest, make_subscriptions
 from tests.stand_ins import MailgunStandIn, PostmarkStandIn, SmtpStandIn
 
@@ -157,6 +158,22 @@ def test_postmark_asking_for_patience_costs_nobody_a_mail(postmark):
 
     assert standing(digest) == {"expected": 5, "accepted": 5}
     assert len(postmark.delivered) == 5
+
+
+def test_a_fault_among_calls_side_by_side_leaves_that_reader_in_doubt_and_the_others_served(postmark, monkeypatch):
+    digest = make_sending_digest(readers=12)
+    unlucky, take = Subscriber.objects.order_by("pk")[1].address, postmark._take
+    monkeypatch.setattr(
+        postmark, "_take", lambda request: (500, {}) if unlucky in request.body.decode() else take(request)
+    )
+
+    delivery.deliver_due()
+    after_the_fault = standing(digest)
+    deliver_all()
+
+    assert after_the_fault["uncertain"] == 1 and after_the_fault["waiting"] >= 2  # a group is of ten at first
+    assert standing(digest) == {"expected": 12, "accepted": 11, "uncertain": 1}
+    assert len(postmark.delivered) == len({mail.to for mail in postmark.delivered}) == 11
 
 
 def test_a_wrong_key_stops_everything_and_loses_nothing(postmark):
