@@ -42,9 +42,10 @@ def recover(batch_id: int, *, now: datetime) -> bool:
         )
         _mark_uncertain(batch, in_flight)
         end_attempt(batch, progress, now=now)
-        attempts = batch.attempts
+        # A reader whose copy kills the worker must come to an end, so here the attempt does count; but not where others
+        # went before, for then the killing group is out of the way, and the rest is not to pay for it.
+        attempts = 0 if attempt.acknowledged and not batch.is_second_try else batch.attempts
         close_or_divide(batch, progress, retry_at=now)
-        # A reader whose copy kills the worker must come to an end: here the attempt does count.
         batch.children.filter(state=DeliveryBatch.State.PENDING, attempts=0).update(attempts=attempts)
         DeliveryBatch.objects.filter(pk=batch.pk, state=DeliveryBatch.State.PENDING).update(attempts=attempts)
     log.error("batch %s: its worker died while sending, %s readers in flight", batch_id, len(in_flight))

@@ -361,6 +361,17 @@ def test_a_batch_that_kills_each_worker_comes_to_an_end():
     assert standing(digest) == {"expected": 3, "failed": 3}
 
 
+def test_a_batch_that_gets_on_is_not_given_up_however_often_its_worker_dies():
+    digest = make_sending_digest(readers=25)
+    lose_worker(digest, acknowledged=10, in_flight=10)
+    digest.batches.update(attempts=django_settings.DELIVERY_MAX_ATTEMPTS)
+
+    sweeping.sweep(timezone.now())
+    delivery.deliver_due()
+
+    assert standing(digest) == {"expected": 25, "accepted": 15, "uncertain": 10}
+
+
 def test_a_worker_that_lost_its_claim_writes_nothing():
     digest = make_sending_digest(readers=25)
 
