@@ -49,9 +49,11 @@ def figure(request: pytest.FixtureRequest, seed: int) -> Callable[[object], None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin a long run with what takes longest, so that the others go beside it and not before it."""
+    """Have each process of a long run begin with one of the tests that take longest; each gets a piece of the list."""
     if config.getoption("--torture"):
         items.sort(key=lambda item: not item.path.name.startswith(LONGEST))
+        count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+        items[:] = [item for number in range(count) for item in items[number::count]]
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
