@@ -34,6 +34,15 @@ def classify(error: BaseException) -> Result:
     return Result(Outcome.AMBIGUOUS, _name(error))
 
 
+def classify_opening(error: BaseException) -> Result:
+    """Say the same of an error while a connection is opened: no message is under way then, and the next would meet it.
+
+    What would be ambiguous later is definite here.
+    """
+    result = replace(classify(error), is_general=True)
+    return replace(result, outcome=Outcome.NOT_SENT) if result.outcome is Outcome.AMBIGUOUS else result
+
+
 # SMTP: before the final dot everything is definite, and so is every answer to it
 
 

@@ -13,12 +13,11 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum, auto
 from time import monotonic
-from typing import Any
 
-from newsroom.mail.classification import classify
+from newsroom.mail.classification import classify, classify_opening
 from newsroom.mail.outcomes import Outcome, Result
 from newsroom.mail.smtp import (
     MESSAGES_PER_SESSION,
@@ -320,7 +319,7 @@ class _Run:
             try:
                 self._pipeline.open_more(len(self._waiting))
             except OSError as error:
-                self._finish(self._waiting.popleft(), _of_opening(error))
+                self._finish(self._waiting.popleft(), classify_opening(error))
                 return False
             for session in list(self._pipeline.sessions):
                 self._begin(session)
@@ -536,9 +535,3 @@ def _refusal(step: _Step, code: int, text: bytes) -> smtplib.SMTPException:
     if step is _Step.RCPT:
         return smtplib.SMTPRecipientsRefused({"": (code, text)})
     return smtplib.SMTPDataError(code, text)
-
-
-def _of_opening(error: Any) -> Result:
-    """While a session is opened no message is under way."""
-    result = replace(classify(error), is_general=True)
-    return replace(result, outcome=Outcome.NOT_SENT) if result.outcome is Outcome.AMBIGUOUS else result

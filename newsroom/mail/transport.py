@@ -5,8 +5,7 @@ What a provider answers or a network does is never raised, but returned as an ou
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from anymail.backends.base import AnymailBaseBackend
@@ -15,7 +14,7 @@ from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
 
 from newsroom.mail import repeating
-from newsroom.mail.classification import classify
+from newsroom.mail.classification import classify, classify_opening
 from newsroom.mail.outcomes import Outcome, Result
 from newsroom.mail.pipelining import Pipeline
 
@@ -55,7 +54,7 @@ def open_connection() -> Iterator[BaseEmailBackend]:
             stack.callback(_close, connection)  # a half-open one as well
             connection.open()
         except Exception as error:  # whatever a backend raises becomes an outcome
-            raise CannotConnect(_while_opening(error)) from None
+            raise CannotConnect(classify_opening(error)) from None
         yield connection
 
 
@@ -67,16 +66,12 @@ def is_smtp() -> bool:
 @contextmanager
 def open_pipeline() -> Iterator[Pipeline]:
     """Yield pipelined sessions to the configured SMTP server, or raise `CannotConnect`."""
-    pipeline = Pipeline(connections=settings.DELIVERY_CONNECTIONS)
-    try:
-        pipeline.open()
-    except Exception as error:  # whatever a server does becomes an outcome
-        pipeline.close()
-        raise CannotConnect(_while_opening(error)) from None
-    try:
+    with closing(Pipeline(connections=settings.DELIVERY_CONNECTIONS)) as pipeline:
+        try:
+            pipeline.open()
+        except Exception as error:  # whatever a server does becomes an outcome
+            raise CannotConnect(classify_opening(error)) from None
         yield pipeline
-    finally:
-        pipeline.close()
 
 
 def hand_over(message: EmailMessage, *, connection: BaseEmailBackend) -> Result:
@@ -134,14 +129,6 @@ _OF_STATUS: dict[str | None, Outcome] = {
     "rejected": Outcome.REFUSED,
     "failed": Outcome.REFUSED,
 }
-
-
-def _while_opening(error: BaseException) -> Result:
-    """While a connection is opened no message is under way: what would be ambiguous later is definite here."""
-    result = classify(error)
-    if result.outcome is Outcome.AMBIGUOUS:
-        result = replace(result, outcome=Outcome.NOT_SENT)
-    return replace(result, is_general=True)
 
 
 def _close(connection: BaseEmailBackend) -> None:
