@@ -54,9 +54,7 @@ class Copies:
         """Return one reader's message; raise ValueError if it could not be sent as it is."""
         message = self._copies.message(
             to=letter.address,
-            unsubscribe_url=links.unsubscribe_url(letter.subscription),
-            preferences_url=links.preferences_url(letter.subscription),
-            why_url=links.why_url(letter.subscription),
+            **_links(letter),
             message_id=messages.make_message_id(letter.delivery, domain=self._domain),
             # A provider that knows a mail by its key wants each repetition to be the same to the last letter.
             date=letter.written_at if repeating.lifetime() else None,
@@ -72,8 +70,7 @@ class PreparedCopies:
     def __init__(self, digest: Digest) -> None:
         self._domain = messages.own_domain()
         self._sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
-        message = rendering.build_message(
-            digest,
+        message = rendering.Copies(digest).message(
             to=_TO_SLOT,
             unsubscribe_url=rendering.UNSUBSCRIBE_SLOT,
             preferences_url=rendering.PREFERENCES_SLOT,
@@ -93,9 +90,7 @@ class PreparedCopies:
         values = (
             messages.checked_recipient(letter.address),
             messages.make_message_id(letter.delivery, domain=self._domain),
-            links.unsubscribe_url(letter.subscription),
-            links.preferences_url(letter.subscription),
-            links.why_url(letter.subscription),
+            *_links(letter).values(),
         )
         return self._mould.cast(values, eight_bit=eight_bit)
 
@@ -143,9 +138,14 @@ def _without_mailgun_slots(digest: Digest) -> Digest:
     return safe
 
 
-def _slots(letter: Letter) -> dict[str, str]:
+def _links(letter: Letter) -> dict[str, str]:
+    """Return a reader's own links, in the order of `rendering.SLOTS`."""
     return {
-        "unsubscribe": links.unsubscribe_url(letter.subscription),
-        "preferences": links.preferences_url(letter.subscription),
-        "why": links.why_url(letter.subscription),
+        "unsubscribe_url": links.unsubscribe_url(letter.subscription),
+        "preferences_url": links.preferences_url(letter.subscription),
+        "why_url": links.why_url(letter.subscription),
     }
+
+
+def _slots(letter: Letter) -> dict[str, str]:
+    return {name.removesuffix("_url"): link for name, link in _links(letter).items()}

@@ -139,27 +139,6 @@ class Copies:
         return message
 
 
-def build_message(
-    digest: Digest,
-    *,
-    to: str,
-    unsubscribe_url: str,
-    preferences_url: str,
-    why_url: str,
-    message_id: str,
-    date: datetime | None = None,
-) -> Mail:
-    """Return one reader's copy, as `Copies.message` does; for whoever needs but one."""
-    return Copies(digest).message(
-        to=to,
-        unsubscribe_url=unsubscribe_url,
-        preferences_url=preferences_url,
-        why_url=why_url,
-        message_id=message_id,
-        date=date,
-    )
-
-
 def build_test_message(digest: Digest, *, to: str, message_id: str) -> Mail:
     """Return a copy for a member of staff: marked as a test, its personal links dead, none of a list's headers."""
     with translation.override(digest.language):

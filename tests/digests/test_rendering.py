@@ -79,7 +79,7 @@ def build(digest, *, subscription=None, **values):
         "why_url": links.why_url(subscription.uuid),
         "message_id": f"<{subscription.uuid}@wochenblitz.example>",
     }
-    return rendering.build_message(digest, **(defaults | values))
+    return rendering.Copies(digest).message(**(defaults | values))
 
 
 def as_sent(message):

@@ -229,8 +229,7 @@ def test_there_is_a_value_for_each_slot(count):
 
 def build(digest, values):
     to, message_id, unsubscribe, preferences, why = values
-    return rendering.build_message(
-        digest,
+    return rendering.Copies(digest).message(
         to=to,
         unsubscribe_url=unsubscribe,
         preferences_url=preferences,
