@@ -1,18 +1,19 @@
 """Who gets a digest: frozen when it starts, asked again before each group is handed over, opened for latecomers."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
+from typing import NamedTuple
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from django.conf import settings
-from django.db import transaction
-from django.db.models import Exists, F, Max, OuterRef
+from django.db import connection, transaction
+from django.db.models import Case, Exists, F, Max, OuterRef, When
 from django.utils.translation import gettext as _
 
 from digests import sets
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
+from newsroom.postgresql.base import busy_cursor
 from subscriptions.models import AddressChange, Subscription, SubscriptionQuerySet
 
 # A confirmation stamped before the freeze may commit after it; who is in a batch already is left out anyway.
@@ -46,46 +47,71 @@ def count_lapsed(digest: Digest, *, now: datetime) -> int:
     return Subscription.objects.lapsed(now).filter(newsletter=digest.newsletter_id).count()
 
 
-@dataclass(frozen=True, slots=True)
-class Recipient:
-    """A reader who may get a digest, by the subscription that allows it."""
+class Recipient(NamedTuple):
+    """A reader who may get a digest: the delivery written for him, and the subscription that allows it."""
 
-    subscription: int
-    uuid: UUID
-    address: str = field(repr=False)
-    last_sent_at: datetime | None
-
-
-def note_sent(recipients: Iterable[Recipient], *, now: datetime) -> None:
-    """Remember that the readers are sent the newsletter, once a month: consents lapse after many months."""
-    limit = now - SENT_PRECISION
-    stale = [each.subscription for each in recipients if each.last_sent_at is None or each.last_sent_at < limit]
-    if stale:
-        Subscription.objects.filter(pk__in=stale).update(last_sent_at=now)
+    delivery_id: int
+    delivery: UUID
+    written_at: datetime
+    reader_id: int
+    address: str
+    subscription_id: int
+    subscription: UUID
+    is_noted: bool  # that he is sent the newsletter
 
 
-def eligible(digest: Digest, reader_ids: Iterable[int]) -> dict[int, Recipient]:
-    """Return who may still get the digest, by reader, their subscriptions locked until the transaction ends.
-
-    An unsubscription that commits first is seen; one that comes later waits for the lock, and its page for the
-    commit of our intent.
-    """
+def recipients(batch: DeliveryBatch, *, now: datetime) -> list[Recipient]:
+    """Return who of a batch may get its digest now, and has not got it: on a second try, of whom that is uncertain."""
     rows = (
-        _mailable(digest, reader_ids)
-        .select_for_update(of=("self",), no_key=True)
-        .order_by("id")
-        .values_list("subscriber_id", "id", "uuid", "subscriber__address", "last_sent_at")
+        _mailable(batch.digest)
+        .filter(
+            subscriber__deliveries__batch=batch,
+            subscriber__deliveries__state=Delivery.State.UNCERTAIN if batch.is_second_try else "",
+        )
+        .values_list(
+            "subscriber__deliveries__id",
+            "subscriber__deliveries__uuid",
+            "subscriber__deliveries__created_at",
+            "subscriber_id",
+            "subscriber__address",
+            "id",
+            "uuid",
+            Case(When(last_sent_at__gte=now - SENT_PRECISION, then=True), default=False),
+        )
     )
-    return {row[0]: Recipient(row[1], row[2], row[3], row[4]) for row in rows}
+    return [Recipient._make(row) for row in rows]
 
 
-def still_eligible(digest: Digest, reader_ids: Iterable[int]) -> set[int]:
-    """Return who of the readers may still get the digest, asked again while a group of copies takes its time."""
-    return set(_mailable(digest, reader_ids).values_list("subscriber_id", flat=True))
+class Audience:
+    """Asked again and again, for a few readers at a time, who may get a digest and at which address.
+
+    What it answers was committed after it was asked. So whoever has committed before which copies go next, and then
+    asks, either learns that a reader has left, or is seen by the reader's page, which waits (`newsroom.mail.flight`).
+    """
+
+    def __init__(self, digest: Digest) -> None:
+        self._asked = _mailable(digest).values_list("subscriber_id", "subscriber__address")
+        self._words, self._values = self._asked.query.sql_with_params()
+
+    def addresses(self, reader_ids: Sequence[int]) -> dict[int, str]:
+        """Return the addresses of those among the readers who may get the digest."""
+        if connection.vendor != "postgresql":
+            return dict(self._asked.filter(subscriber__in=reader_ids))
+        # To build the same words for each group anew would cost more than the answer.
+        reader = '"subscriptions_subscription"."subscriber_id"'
+        with busy_cursor() as cursor:
+            cursor.execute(f"{self._words} AND {reader} = ANY(%s::bigint[])", [*self._values, list(reader_ids)])
+            return dict(cursor.fetchall())
 
 
-def _mailable(digest: Digest, reader_ids: Iterable[int]) -> SubscriptionQuerySet:
-    return Subscription.objects.mailable().filter(newsletter=digest.newsletter_id, subscriber__in=list(reader_ids))
+def note_sent(subscription_ids: Collection[int], *, now: datetime) -> None:
+    """Remember that readers were sent the newsletter, once a month: consents lapse after many months."""
+    if subscription_ids:
+        Subscription.objects.filter(pk__in=subscription_ids).update(last_sent_at=now)
+
+
+def _mailable(digest: Digest) -> SubscriptionQuerySet:
+    return Subscription.objects.mailable().filter(newsletter=digest.newsletter_id)
 
 
 def add_latecomers(now: datetime) -> int:

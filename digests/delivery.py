@@ -13,13 +13,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic, sleep
-from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
 
-from digests import audience, carriers, providers, restoring, sets
-from digests.audience import Recipient
+from digests import audience, carriers, providers, restoring, statements
+from digests.audience import Audience, Recipient
 from digests.carriers import Carrier, Lines
 from digests.clock import database_clock, database_now, let_others_write
 from digests.handover import Letter
@@ -49,6 +48,9 @@ SHORT_TURN = timedelta(seconds=5)
 # Who leaves is answered when no copy is on its way any more, or after `flight.PATIENCE`. So what was asked this long
 # ago of a reader still holds: none has been told since that it is done.
 FRESHNESS = timedelta(seconds=flight.PATIENCE / 5)
+
+# Leases are renewed with the groups, but not more often: it writes the batch anew.
+RENEWAL = timedelta(seconds=1)
 
 # Workers that look for a next batch choose among so many, lest all want the same one.
 CHOICE = 16
@@ -93,8 +95,14 @@ class Claim:
     turn: Turn
     begun_at: float = field(default_factory=monotonic)
     renewed_at: float = field(default_factory=monotonic)
-    attempt: DeliveryAttempt | None = None
+    attempt_id: int | None = None
     deliveries: dict[int, int] = field(default_factory=dict)  # by the readers they were written for
+    letters: dict[int, Letter] = field(default_factory=dict)  # by their places
+    unnoted: dict[int, int] = field(default_factory=dict)  # subscriptions whose last mail is long ago, by places
+    audience: Audience = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.audience = Audience(self.batch.digest)
 
     @property
     def rows(self) -> DeliveryBatchQuerySet:
@@ -104,6 +112,11 @@ class Claim:
     def is_over(self) -> bool:
         """Whether during one more call another worker might take over, or this one be broken off."""
         return monotonic() - self.renewed_at > settings.DELIVERY_LEASE.total_seconds() / 2 or self.turn.is_over
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether the lease need not be renewed yet."""
+        return monotonic() - self.renewed_at < RENEWAL.total_seconds()
 
 
 class Watch:
@@ -122,8 +135,8 @@ class Watch:
 
     def _ask(self) -> None:
         self._asked_at = monotonic()
-        readers = {letter.reader_id for letter in self._letters}
-        self.left = readers - audience.still_eligible(self._claim.batch.digest, readers)
+        addresses = self._claim.audience.addresses([letter.reader_id for letter in self._letters])
+        self.left = {each.reader_id for each in self._letters if addresses.get(each.reader_id) != each.address}
 
 
 def deliver(batch_id: int) -> bool:
@@ -230,8 +243,9 @@ def _hand_over(claim: Claim, progress: Progress) -> None:
         group = claim.turn.lines.group_for(carrier)
         end = min(progress.done + providers.group_size(claim.provider, most=group), size)
         _keep_pace(claim, progress, count=end - progress.done)
+        _commit_intent(claim, progress, end=end)
         asked_at = monotonic()
-        letters = _commit_intent(claim, progress, end=end)
+        letters = _letters(claim, range(progress.done, end))
         if letters:
             _send(claim, progress, letters, carrier, end=end, asked_at=asked_at)
         else:
@@ -265,11 +279,15 @@ def _acknowledge(claim: Claim, progress: Progress) -> None:
         DeliveryAttempt.objects.filter(batch=claim.batch, fence=claim.fence).update(
             acknowledged=progress.done, in_flight=0
         )
+    progress.own.clear()
     claim.renewed_at = monotonic()
 
 
-def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter]:
-    """Write down who is about to be mailed, and return their letters; who is not eligible any more gets none."""
+def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> None:
+    """Write down who is about to be mailed, and that those before are done."""
+    in_flight = end - progress.done
+    if _is_gone_on(claim, progress, in_flight=in_flight):
+        return
     batch = claim.batch
     with transaction.atomic():
         now = _check_digest(batch.digest_id)
@@ -277,11 +295,19 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> list[Letter
             state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING], lease_until__gt=now
         ).update(state=DeliveryBatch.State.SUBMITTING, lease_until=now + settings.DELIVERY_LEASE):
             raise ClaimLost
-        _note_attempt(claim, progress, end=end, now=now)
+        if claim.attempt_id is None:
+            _begin_attempt(claim, in_flight=in_flight, now=now)
+        else:
+            DeliveryAttempt.objects.filter(pk=claim.attempt_id).update(acknowledged=progress.done, in_flight=in_flight)
         write_outcomes(progress)
-        letters = _letters(claim, range(progress.done, end), now=now)
+    progress.own.clear()
     claim.renewed_at = monotonic()
-    return letters
+
+
+def _is_gone_on(claim: Claim, progress: Progress, *, in_flight: int) -> bool:
+    if claim.attempt_id is None or not claim.is_fresh or progress.own:
+        return False
+    return statements.go_on(claim.attempt_id, fence=claim.fence, done=progress.done, in_flight=in_flight)
 
 
 def _check_digest(digest_id: int) -> datetime:
@@ -293,18 +319,28 @@ def _check_digest(digest_id: int) -> datetime:
     raise NotSending
 
 
-def _note_attempt(claim: Claim, progress: Progress, *, end: int, now: datetime) -> None:
-    """Write down how far the claim has come and who comes next; with the first of them, the batch's deliveries."""
-    if claim.attempt is not None:
-        DeliveryAttempt.objects.filter(pk=claim.attempt.pk).update(
-            acknowledged=progress.done, in_flight=end - progress.done
-        )
-        return
-    _write_deliveries(claim.batch, now=now)
-    written = claim.batch.deliveries.filter(subscriber__isnull=False)
-    claim.deliveries = dict(written.values_list("subscriber", "pk"))
-    claim.attempt = DeliveryAttempt.objects.create(
-        batch=claim.batch, fence=claim.fence, started_at=now, in_flight=end, provider=claim.provider
+def _begin_attempt(claim: Claim, *, in_flight: int, now: datetime) -> None:
+    """Write the batch's deliveries and the attempt down, and read what there is to send."""
+    batch = claim.batch
+    _write_deliveries(batch, now=now)
+    places = {reader_id: place for place, reader_id in enumerate(batch.reader_ids)}
+    for each in audience.recipients(batch, now=now):
+        place = places[each.reader_id]
+        claim.deliveries[each.reader_id] = each.delivery_id
+        claim.letters[place] = _letter(each, place)
+        if not each.is_noted:
+            claim.unnoted[place] = each.subscription_id
+    if len(claim.deliveries) < len(places):
+        written = batch.deliveries.filter(subscriber__isnull=False)
+        claim.deliveries = dict(written.values_list("subscriber", "pk"))
+    claim.attempt_id = DeliveryAttempt.objects.create(
+        batch=batch, fence=claim.fence, started_at=now, in_flight=in_flight, provider=claim.provider
+    ).pk
+
+
+def _letter(each: Recipient, place: int) -> Letter:
+    return Letter(
+        each.delivery_id, each.delivery, each.reader_id, place, each.address, each.subscription, each.written_at
     )
 
 
@@ -313,7 +349,7 @@ def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
     if batch.deliveries.exists():
         _part_from(batch, batch.deliveries.all())
     else:
-        sets.write_deliveries(batch, at=now)
+        statements.write_deliveries(batch, at=now)
 
 
 def _part_from(batch: DeliveryBatch, unsent: DeliveryQuerySet) -> None:
@@ -329,30 +365,28 @@ def _part_from_rest(claim: Claim, reader_ids: Iterable[int]) -> None:
         _part_from(claim.batch, Delivery.objects.filter(pk__in=rows))
 
 
-def _letters(claim: Claim, positions: range, *, now: datetime) -> list[Letter]:
-    batch = claim.batch
-    readers = {batch.reader_ids[position]: position for position in positions}
-    eligible = audience.eligible(batch.digest, readers)
-    # A second try is for those it is uncertain of; an event may have told of some since.
-    waiting = batch.deliveries.filter(
-        subscriber__in=list(readers), state=Delivery.State.UNCERTAIN if batch.is_second_try else ""
-    )
-    if len(eligible) < len(readers):
-        _part_from_rest(claim, set(readers) - set(eligible))
-        _leave_out(batch, set(readers) - set(eligible), now=now)
-    letters = [
-        _letter(row, eligible[row[2]], position=readers[row[2]])
-        for row in waiting.values_list("id", "uuid", "subscriber_id", "created_at")
-        if row[2] in eligible
-    ]
-    audience.note_sent((eligible[letter.reader_id] for letter in letters), now=now)
-    return sorted(letters, key=lambda letter: letter.position)
+def _letters(claim: Claim, places: range) -> list[Letter]:
+    """Return what goes to these places now; who is not eligible any more gets nothing."""
+    found = [letter for place in places if (letter := claim.letters.get(place))]
+    addresses = claim.audience.addresses([letter.reader_id for letter in found])
+    letters = [_readdress(each, addresses[each.reader_id]) for each in found if each.reader_id in addresses]
+    if len(letters) < len(places):
+        left = {claim.batch.reader_ids[place] for place in places} - {letter.reader_id for letter in letters}
+        with transaction.atomic():
+            _part_from_rest(claim, left)
+            _leave_out(claim.batch, left, now=database_now())
+    return _still_uncertain(claim.batch, letters) if claim.batch.is_second_try else letters
 
 
-def _letter(row: tuple[int, UUID, int | None, datetime], recipient: Recipient, *, position: int) -> Letter:
-    delivery_id, uuid, reader_id, written_at = row
-    assert reader_id is not None
-    return Letter(delivery_id, uuid, reader_id, position, recipient.address, recipient.uuid, written_at)
+def _readdress(letter: Letter, address: str) -> Letter:
+    return letter if letter.address == address else letter._replace(address=address)
+
+
+def _still_uncertain(batch: DeliveryBatch, letters: Sequence[Letter]) -> list[Letter]:
+    """Return those of a second try for whom it still is: an event may have told of some since."""
+    ids = [letter.delivery_id for letter in letters]
+    uncertain = set(batch.deliveries.uncertain().filter(pk__in=ids).values_list("pk", flat=True))
+    return [letter for letter in letters if letter.delivery_id in uncertain]
 
 
 def _leave_out(batch: DeliveryBatch, reader_ids: set[int], *, now: datetime) -> None:
@@ -451,6 +485,8 @@ def _settle(claim: Claim, progress: Progress) -> None:
         end_attempt(batch, progress, now=now)
         _part_from_rest(claim, progress.rest(batch))
         close_or_divide(batch, progress, retry_at=retry_at)
+    sent = range(progress.done)
+    audience.note_sent([pk for place, pk in claim.unnoted.items() if place in sent], now=now)
     finish(claim.batch.digest_id, now=now)
     let_others_write()
 

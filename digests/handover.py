@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from copy import copy
-from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parseaddr
 from functools import partial
+from typing import NamedTuple
 from uuid import UUID
 
 from django.conf import settings
@@ -25,8 +25,7 @@ _TO_SLOT = "reader@to.slot.invalid"
 _MESSAGE_ID_SLOT = "<delivery@message-id.slot.invalid>"
 
 
-@dataclass(frozen=True, slots=True)
-class Letter:
+class Letter(NamedTuple):
     """One reader's copy: the delivery's row, the reader's place in the batch, and what fills the slots."""
 
     delivery_id: int

@@ -8,8 +8,8 @@ from typing import Any, TypeVar
 from django.db import connection
 from django.db.models import QuerySet
 
-from digests.models import Delivery, DeliveryBatch, Digest
-from subscriptions.models import Subscriber, Subscription
+from digests.models import DeliveryBatch, Digest
+from subscriptions.models import Subscription
 
 T = TypeVar("T")
 
@@ -27,19 +27,6 @@ _WRITE_BATCHES = """
 
 # An EXCEPT, because NOT IN over many rows is looked through row by row once it outgrows the memory it may use.
 _WITHOUT_PLACED = "{readers} EXCEPT SELECT {reader} FROM {batches} WHERE digest_id = %s AND state <> 'done' LIMIT %s"
-
-
-# The readers are locked, so that none is erased, or becomes one with another, between the look and the insert.
-_WRITE_DELIVERIES = """
-    INSERT INTO {deliveries} (uuid, digest_id, batch_id, subscriber_id, state, reason, created_at)
-    SELECT gen_random_uuid(), %s, %s, known.id, CASE WHEN known.id IS NULL THEN 'suppressed' ELSE '' END,
-           CASE WHEN known.id IS NULL THEN 'erased' ELSE '' END, %s
-    FROM unnest(%s::bigint[]) WITH ORDINALITY AS placed (reader, place)
-    LEFT JOIN (SELECT id FROM {readers} WHERE id = ANY(%s) ORDER BY id FOR NO KEY UPDATE) AS known
-           ON known.id = placed.reader
-    ORDER BY placed.place
-    ON CONFLICT DO NOTHING
-"""
 
 
 def write_batches(
@@ -89,29 +76,6 @@ def without_placed(digest: Digest, subscriptions: QuerySet[Subscription], *, mos
         words = _WITHOUT_PLACED.format(readers=inner, reader=reader, batches=batches)
         cursor.execute(words, [*values, digest.pk, most])
         return [row[0] for row in cursor.fetchall()]
-
-
-def write_deliveries(batch: DeliveryBatch, *, at: datetime) -> None:
-    """Insert a delivery for each reader of the batch; who was erased gets one that says so.
-
-    Who has a delivery of this digest keeps that one. Needs a transaction.
-    """
-    if connection.vendor == "postgresql":
-        names = {"deliveries": Delivery._meta.db_table, "readers": Subscriber._meta.db_table}
-        words = _WRITE_DELIVERIES.format(**{key: connection.ops.quote_name(name) for key, name in names.items()})
-        with connection.cursor() as cursor:
-            cursor.execute(words, [batch.digest_id, batch.pk, at, batch.reader_ids, batch.reader_ids])
-        return
-    known = set(Subscriber.objects.filter(pk__in=batch.reader_ids).values_list("pk", flat=True))
-    Delivery.objects.bulk_create(
-        [
-            Delivery(digest=batch.digest, batch=batch, subscriber_id=reader_id, created_at=at)
-            if reader_id in known
-            else Delivery(digest=batch.digest, batch=batch, state="suppressed", reason="erased", created_at=at)
-            for reader_id in batch.reader_ids
-        ],
-        ignore_conflicts=True,
-    )
 
 
 def _sql_of(subscriptions: QuerySet[Subscription]) -> tuple[str, tuple[Any, ...]]:
