@@ -174,6 +174,7 @@ class Lines:
         self._pipeline: Pipeline | None = None
         self._connections: list[BaseEmailBackend] = []
         self._executor: ThreadPoolExecutor | None = None
+        self._carrier: tuple[int, Carrier] | None = None
         self._group = 0
 
     def __enter__(self) -> Self:
@@ -187,7 +188,7 @@ class Lines:
     def close(self) -> None:
         """Close what is open; the next digest opens anew."""
         self._stack.close()
-        self._pipeline, self._connections, self._executor = None, [], None
+        self._pipeline, self._connections, self._executor, self._carrier = None, [], None, None
 
     def group_for(self, carrier: Carrier) -> int:
         """Return how many letters the next group has."""
@@ -201,7 +202,15 @@ class Lines:
             self._group = count // 2
 
     def carrier_for(self, digest: Digest) -> Carrier:
-        """Return who hands this digest's copies over; raise `transport.CannotConnect`."""
+        """Return who hands this digest's copies over; raise `transport.CannotConnect`.
+
+        What is made once per digest is kept for its next batch: a digest that is being sent does not change.
+        """
+        if self._carrier is None or self._carrier[0] != digest.pk:
+            self._carrier = (digest.pk, self._make_carrier(digest))
+        return self._carrier[1]
+
+    def _make_carrier(self, digest: Digest) -> Carrier:
         if transport.is_smtp():
             if self._pipeline is None:
                 self._pipeline = self._stack.enter_context(transport.open_pipeline())

@@ -15,7 +15,7 @@ from datetime import datetime, timedelta
 from time import monotonic, sleep
 
 from django.conf import settings
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from digests import audience, carriers, providers, restoring, statements
 from digests.audience import Audience, Recipient
@@ -51,6 +51,9 @@ FRESHNESS = timedelta(seconds=flight.PATIENCE / 5)
 
 # Leases are renewed with the groups, but not more often: it writes the batch anew.
 RENEWAL = timedelta(seconds=1)
+
+# Readers may be erased while their deliveries are written; then all is written anew.
+BEGINNINGS = 3
 
 # Workers that look for a next batch choose among so many, lest all want the same one.
 CHOICE = 16
@@ -288,18 +291,29 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> None:
     in_flight = end - progress.done
     if _is_gone_on(claim, progress, in_flight=in_flight):
         return
-    batch = claim.batch
+    for attempt in range(BEGINNINGS):
+        try:
+            _commit_anew(claim, progress, in_flight=in_flight)
+            return
+        except IntegrityError:  # a reader was erased at this moment
+            if attempt == BEGINNINGS - 1:
+                raise
+
+
+def _commit_anew(claim: Claim, progress: Progress, *, in_flight: int) -> None:
+    attempt_id = claim.attempt_id
     with transaction.atomic():
-        now = _check_digest(batch.digest_id)
+        now = _check_digest(claim.batch.digest_id)
         if not claim.rows.filter(
             state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING], lease_until__gt=now
         ).update(state=DeliveryBatch.State.SUBMITTING, lease_until=now + settings.DELIVERY_LEASE):
             raise ClaimLost
-        if claim.attempt_id is None:
-            _begin_attempt(claim, in_flight=in_flight, now=now)
+        if attempt_id is None:
+            attempt_id = _begin_attempt(claim, in_flight=in_flight, now=now)
         else:
-            DeliveryAttempt.objects.filter(pk=claim.attempt_id).update(acknowledged=progress.done, in_flight=in_flight)
+            DeliveryAttempt.objects.filter(pk=attempt_id).update(acknowledged=progress.done, in_flight=in_flight)
         write_outcomes(progress)
+    claim.attempt_id = attempt_id
     progress.own.clear()
     claim.renewed_at = monotonic()
 
@@ -319,23 +333,23 @@ def _check_digest(digest_id: int) -> datetime:
     raise NotSending
 
 
-def _begin_attempt(claim: Claim, *, in_flight: int, now: datetime) -> None:
-    """Write the batch's deliveries and the attempt down, and read what there is to send."""
+def _begin_attempt(claim: Claim, *, in_flight: int, now: datetime) -> int:
+    """Write the batch's deliveries and the attempt down, and read what there is to send; return the attempt's id."""
     batch = claim.batch
     _write_deliveries(batch, now=now)
     places = {reader_id: place for place, reader_id in enumerate(batch.reader_ids)}
-    for each in audience.recipients(batch, now=now):
-        place = places[each.reader_id]
-        claim.deliveries[each.reader_id] = each.delivery_id
-        claim.letters[place] = _letter(each, place)
-        if not each.is_noted:
-            claim.unnoted[place] = each.subscription_id
-    if len(claim.deliveries) < len(places):
+    found = [each for each in audience.recipients(batch, now=now) if each.reader_id in places]
+    claim.letters = {places[each.reader_id]: _letter(each, places[each.reader_id]) for each in found}
+    claim.unnoted = {places[each.reader_id]: each.subscription_id for each in found if not each.is_noted}
+    claim.deliveries = {each.reader_id: each.delivery_id for each in found}
+    if len(found) < len(places):
         written = batch.deliveries.filter(subscriber__isnull=False)
         claim.deliveries = dict(written.values_list("subscriber", "pk"))
-    claim.attempt_id = DeliveryAttempt.objects.create(
+    attempt = DeliveryAttempt(
         batch=batch, fence=claim.fence, started_at=now, in_flight=in_flight, provider=claim.provider
-    ).pk
+    )
+    attempt.save(force_insert=True)
+    return attempt.pk
 
 
 def _letter(each: Recipient, place: int) -> Letter:

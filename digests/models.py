@@ -529,8 +529,19 @@ class Delivery(models.Model):
         COMPLAINED = "complained", _("called spam")
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
-    digest = models.ForeignKey(Digest, models.CASCADE, related_name="deliveries", verbose_name=_("digest"))
-    batch = models.ForeignKey(DeliveryBatch, models.CASCADE, related_name="deliveries", verbose_name=_("batch"))
+    # A batch's deliveries are written while its row is held: to look for it, and for its digest, once for each of them
+    # would double what they cost. The digest is found by the constraint's index.
+    digest = models.ForeignKey(
+        Digest,
+        models.CASCADE,
+        related_name="deliveries",
+        verbose_name=_("digest"),
+        db_constraint=False,
+        db_index=False,
+    )
+    batch = models.ForeignKey(
+        DeliveryBatch, models.CASCADE, related_name="deliveries", verbose_name=_("batch"), db_constraint=False
+    )
     subscriber = models.ForeignKey(
         Subscriber, models.SET_NULL, null=True, related_name="deliveries", verbose_name=_("reader")
     )

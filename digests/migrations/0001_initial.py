@@ -311,6 +311,7 @@ class Migration(migrations.Migration):
                 (
                     "batch",
                     models.ForeignKey(
+                        db_constraint=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="deliveries",
                         to="digests.deliverybatch",
@@ -320,6 +321,8 @@ class Migration(migrations.Migration):
                 (
                     "digest",
                     models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
                         on_delete=django.db.models.deletion.CASCADE,
                         related_name="deliveries",
                         to="digests.digest",
