@@ -1,13 +1,14 @@
 import errno
 import smtplib
+import threading
 from datetime import timedelta
 
 import pytest
 from django.conf import settings as django_settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.utils import timezone
 
-from digests import audit, carriers, delivery, outcomes, providers, sweeping
+from digests import audit, carriers, delivery, outcomes, providers, statements, sweeping
 from digests.models import OUTCOME, Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
 from subscriptions.models import Subscriber
 from tests.backends import ScriptedBackend, addresses
@@ -494,3 +495,45 @@ def test_freezing_takes_only_readers_who_may_be_mailed():
 
     assert digest.expected_count == 2
     assert sum(len(ids) for ids in digest.batches.values_list("reader_ids", flat=True)) == 2
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_erased_while_the_deliveries_are_written_gets_nothing_and_costs_the_others_nothing(monkeypatch):
+    digest = make_sending_digest(readers=25)
+    reader = Subscriber.objects.order_by("pk")[3]
+    write, erasures = statements.write_deliveries, []
+
+    def erase():
+        try:
+            erasures.append(Subscriber.objects.get(pk=reader.pk).delete())
+        finally:
+            connection.close()
+
+    def write_and_let_erase(batch, *, at):
+        write(batch, at=at)
+        if not erasures:
+            thread = threading.Thread(target=erase)
+            thread.start()
+            thread.join()
+
+    monkeypatch.setattr(statements, "write_deliveries", write_and_let_erase)
+    delivery.deliver_due()
+
+    assert len(erasures) == 1
+    assert len(addresses()) == len(set(addresses())) == 24 and reader.address not in addresses()
+    assert standing(digest) == {"expected": 25, "accepted": 24, "suppressed": 1}
+    assert digest.batches.get().attempts == 1
+    assert is_sound(digest)
+
+
+def test_a_copy_goes_to_the_address_that_holds_when_it_goes():
+    digest = make_sending_digest(readers=25)
+    last = Subscriber.objects.order_by("pk").last()
+    moved = Subscriber.objects.filter(pk=last.pk)
+    ScriptedBackend.reset(lambda message, call: moved.update(address="neu@leser.example") if call == 3 else None)
+
+    delivery.deliver_due()
+
+    assert len(addresses()) == 25 and "neu@leser.example" in addresses() and last.address not in addresses()
+    assert standing(digest) == {"expected": 25, "accepted": 25}
