@@ -80,8 +80,8 @@ class Turn:
     begun_at: float
 
     @property
-    def is_over(self) -> bool:
-        return monotonic() - self.begun_at > LONGEST_TURN.total_seconds()
+    def ends_at(self) -> float:
+        return self.begun_at + LONGEST_TURN.total_seconds()
 
     @property
     def has_time_for_another(self) -> bool:
@@ -112,9 +112,13 @@ class Claim:
         return DeliveryBatch.objects.filter(pk=self.batch.pk, fence=self.fence)
 
     @property
+    def ends_at(self) -> float:
+        """When during one more call another worker might take over, or this one be broken off."""
+        return min(self.renewed_at + settings.DELIVERY_LEASE.total_seconds() / 2, self.turn.ends_at)
+
+    @property
     def is_over(self) -> bool:
-        """Whether during one more call another worker might take over, or this one be broken off."""
-        return monotonic() - self.renewed_at > settings.DELIVERY_LEASE.total_seconds() / 2 or self.turn.is_over
+        return monotonic() > self.ends_at
 
     @property
     def is_fresh(self) -> bool:
@@ -126,18 +130,21 @@ class Watch:
     """Says right before a copy goes whether it may, and remembers whose reader has left since the group was begun."""
 
     def __init__(self, claim: Claim, letters: Sequence[Letter], *, asked_at: float) -> None:
-        self._claim, self._letters, self._asked_at = claim, letters, asked_at
+        self._claim, self._letters = claim, letters
+        self._until = claim.ends_at
+        self._ask_again_at = asked_at + FRESHNESS.total_seconds()
         self.left: set[int] = set()
 
     def __call__(self, letter: Letter) -> bool:
-        if self._claim.is_over:
+        now = monotonic()
+        if now > self._until:
             return False
-        if monotonic() - self._asked_at > FRESHNESS.total_seconds():
+        if now > self._ask_again_at:
             self._ask()
         return letter.reader_id not in self.left
 
     def _ask(self) -> None:
-        self._asked_at = monotonic()
+        self._ask_again_at = monotonic() + FRESHNESS.total_seconds()
         addresses = self._claim.audience.addresses([letter.reader_id for letter in self._letters])
         self.left = {each.reader_id for each in self._letters if addresses.get(each.reader_id) != each.address}
 
@@ -260,6 +267,8 @@ def _keep_pace(claim: Claim, progress: Progress, *, count: int) -> None:
     """Wait until the provider may be given so many mails; those handed over already are written down before."""
     if claim.is_over:
         raise TurnOver
+    if not providers.is_limited(claim.provider):
+        return
     wait = providers.reserve(claim.provider, count, now=database_now())
     if not wait:
         return
@@ -423,6 +432,9 @@ def _send(
     except carriers.RefusedAsWhole as error:
         progress.refused_up_to, progress.stopped_by = end, error.result
         return
+    if not claim.batch.is_second_try and all(map(_is_accepted, results)):
+        progress.done = end
+        return
     unsent: list[Letter] = []
     for letter, result in zip(letters, results, strict=True):
         if result is None and letter.reader_id in watch.left:
@@ -433,6 +445,10 @@ def _send(
     _note_unsent(progress, letters, unsent, end=end)
     if unsent and progress.stopped_by is None:
         raise TurnOver
+
+
+def _is_accepted(result: Result | None) -> bool:
+    return result is not None and result.outcome is Outcome.ACCEPTED
 
 
 def _note_left(claim: Claim, progress: Progress, letter: Letter) -> None:

@@ -123,6 +123,12 @@ def rate_of(provider: Provider) -> float | None:
     return min(rates, default=None)
 
 
+def is_limited(provider: Provider) -> bool:
+    """Whether a pace or a number per day is to be kept at all."""
+    most_of_day = provider.most_per_day or settings.MAIL_PER_DAY or provider.is_warming_up
+    return rate_of(provider) is not None or bool(most_of_day)
+
+
 def reserve(provider: Provider, count: int, *, now: datetime) -> timedelta:
     """Take room for so many mails, and return how long to wait before they may go; raise `NoRoom` if too long."""
     if rate_of(provider) is None and most_of_day(provider, now=now) is None:
