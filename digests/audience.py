@@ -8,11 +8,12 @@ from zoneinfo import ZoneInfo
 
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Case, Exists, F, Max, OuterRef, When
+from django.db.models import Case, DateTimeField, Exists, F, Max, OuterRef, Value, When
 from django.utils.translation import gettext as _
 
 from digests import sets
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
+from newsroom.mail import repeating
 from newsroom.postgresql.base import busy_cursor
 from subscriptions.models import AddressChange, Subscription, SubscriptionQuerySet
 
@@ -52,7 +53,7 @@ class Recipient(NamedTuple):
 
     delivery_id: int
     delivery: UUID
-    written_at: datetime
+    written_at: datetime | None
     reader_id: int
     address: str
     subscription_id: int
@@ -61,7 +62,11 @@ class Recipient(NamedTuple):
 
 
 def recipients(batch: DeliveryBatch, *, now: datetime) -> list[Recipient]:
-    """Return who of a batch may get its digest now, and has not got it: on a second try, of whom that is uncertain."""
+    """Return who of a batch may get its digest now, and has not got it: on a second try, of whom that is uncertain.
+
+    When the deliveries were written is told where it has a use: to read a time takes longer than all else of a row.
+    """
+    never = Value(None, output_field=DateTimeField())
     rows = (
         _mailable(batch.digest)
         .filter(
@@ -71,7 +76,7 @@ def recipients(batch: DeliveryBatch, *, now: datetime) -> list[Recipient]:
         .values_list(
             "subscriber__deliveries__id",
             "subscriber__deliveries__uuid",
-            "subscriber__deliveries__created_at",
+            F("subscriber__deliveries__created_at") if repeating.lifetime() else never,
             "subscriber_id",
             "subscriber__address",
             "id",

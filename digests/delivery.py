@@ -174,9 +174,10 @@ def deliver_on(batch_id: int) -> int:
 
 
 def deliver_due(*, clock: Callable[[], datetime] = database_now) -> int:
-    """Work on each batch that is due now, once; return how many were worked on."""
+    """Work on each batch that is due now, once, over the same connections; return how many were worked on."""
     due = DeliveryBatch.objects.due(clock()).order_by("next_attempt_at", "id").values_list("id", flat=True)
-    return sum(deliver(batch_id) for batch_id in list(due))
+    with Lines() as lines:
+        return sum(_deliver(batch_id, Turn(lines, begun_at=monotonic())) for batch_id in list(due))
 
 
 def _find_next() -> int | None:

@@ -26,7 +26,10 @@ _MESSAGE_ID_SLOT = "<delivery@message-id.slot.invalid>"
 
 
 class Letter(NamedTuple):
-    """One reader's copy: the delivery's row, the reader's place in the batch, and what fills the slots."""
+    """One reader's copy: the delivery's row, the reader's place in the batch, and what fills the slots.
+
+    `written_at` is set where the provider knows a mail by its key and wants a repetition to have the same date.
+    """
 
     delivery_id: int
     delivery: UUID
@@ -34,7 +37,7 @@ class Letter(NamedTuple):
     position: int
     address: str
     subscription: UUID
-    written_at: datetime
+    written_at: datetime | None = None
 
 
 def takes_many() -> bool:
@@ -55,8 +58,7 @@ class Copies:
             to=letter.address,
             **_links(letter),
             message_id=messages.make_message_id(letter.delivery, domain=self._domain),
-            # A provider that knows a mail by its key wants each repetition to be the same to the last letter.
-            date=letter.written_at if repeating.lifetime() else None,
+            date=letter.written_at,
         )
         marks.mark(message, letter.delivery)
         repeating.put_key(message, letter.delivery)
