@@ -20,15 +20,19 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
-from urllib.parse import unquote_plus
+from urllib.parse import unquote_to_bytes
 
-END_OF_MESSAGE = b"\r\n.\r\n"
+DOT = b".\r\n"
+END_OF_MESSAGE = b"\r\n" + DOT
 ADDRESS = re.compile(rb"[^\s<>,\"]+@[^\s<>,\"]+")
-MAILGUN_TO = re.compile(rb"(?:^|&)to=([^&]*)")
-MAILGUN_PART_TO = re.compile(rb'name="to"\r\n(?:[^\r\n]+\r\n)*\r\n([^\r\n]*)')
+LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
+BOUNDARY = re.compile(rb'(?i)\r\ncontent-type: *multipart/form-data;[^\r]*boundary=(?:"([^"\r]+)"|([^\s;]+))')
 # Inside a JSON string the quotes would be escaped, so no article can look like the field.
 POSTMARK_TO = re.compile(rb'"To": ?"((?:[^"\\]|\\.)*)"')
-AT_ONCE = 1 << 18
+AT_ONCE = 1 << 20
+
+NEAR = 1024  # octets: so near the end of what came in a message's end is, in all but rare cases
+SCRUTINY = 64  # one message of so many is read from the front
 
 # Readers are numbered, so that an octet each will do.
 NAME, DOMAIN = b"leserin", b"@leser.example"
@@ -88,13 +92,13 @@ def _number_of(address: bytes) -> int | None:
 
 
 class Session(Protocol):
-    """One client's connection: takes what came in, returns what to answer."""
+    """One client's connection: takes what came in, the first octets of a buffer, and returns what to answer."""
 
     greeting: bytes
     is_over: bool
 
     def __init__(self, tally: Tally) -> None: ...
-    def feed(self, data: bytes) -> bytes: ...
+    def feed(self, data: bytes | bytearray, count: int) -> bytes: ...
 
 
 class Smtp:
@@ -104,40 +108,57 @@ class Smtp:
 
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
-        self._buffer = bytearray()
+        self._rest = b""  # of a command that is not whole yet
         self._readers: list[bytes] = []
         self._is_in_message = self.is_over = False
-        self._searched = 0
+        self._last = b""  # octets of the message, for an end that is cut in two
+        self._taken = 0
 
-    def feed(self, data: bytes) -> bytes:
-        self._buffer += data
-        if self._is_in_message:
-            # A client that waits for us ends with the end of a line, be it the message's or a command's (RFC 2920).
-            if not self._buffer.endswith(b"\r\n") or not self._take_message():
-                return b""
-            return b"250 2.0.0 taken\r\n" + self._take_commands()
-        return self._take_commands()
-
-    def _take_message(self) -> bool:
-        """From behind: what follows a message in the same breath are commands, as content would have to wait."""
-        end = self._buffer.rfind(END_OF_MESSAGE, max(0, self._searched - len(END_OF_MESSAGE)))
+    def feed(self, data: bytes | bytearray, count: int) -> bytes:
+        if not self._is_in_message:
+            return self._take_commands(self._rest + data[:count])
+        end = self._end_of_message(data, count)
+        self._tally.bytes += count if end < 0 else end - len(DOT)
         if end < 0:
-            self._searched = len(self._buffer)
-            return False
-        del self._buffer[: end + len(END_OF_MESSAGE)]
+            self._last = (self._last + data[max(0, count - 4) : count])[-4:]
+            return b""
+        self._take_message()
+        return b"250 2.0.0 taken\r\n" + self._take_commands(bytes(data[end:count]))
+
+    def _end_of_message(self, data: bytes | bytearray, count: int) -> int:
+        """Return where the message's end is over, or -1.
+
+        It is looked for from behind: what follows it in the same breath are commands, as more content would have to
+        wait for our word (RFC 2920), and a line of nothing but a dot stands nowhere else (RFC 5321 section 4.5.2). As
+        that is the sender's part to keep, some messages are read from the front.
+        """
+        joint = self._last + data[: min(count, 4)]
+        if (end := joint.find(END_OF_MESSAGE)) >= 0 and end < len(self._last):
+            return end + len(END_OF_MESSAGE) - len(self._last)
+        if self._taken % SCRUTINY == 0:
+            end = data.find(END_OF_MESSAGE, 0, count)
+        else:
+            near = max(0, count - NEAR)
+            end = data.rfind(END_OF_MESSAGE, near, count)
+            if end < 0 and near:
+                end = data.rfind(END_OF_MESSAGE, 0, near + 4)
+        return end if end < 0 else end + len(END_OF_MESSAGE)
+
+    def _take_message(self) -> None:
         for reader in self._readers:
             self._tally.add(reader)
-        self._tally.bytes += end
-        self._readers, self._is_in_message, self._searched = [], False, 0
-        return True
+        self._readers, self._is_in_message = [], False
+        self._taken += 1
 
-    def _take_commands(self) -> bytes:
+    def _take_commands(self, words: bytes) -> bytes:
         answers = []
-        while not self._is_in_message and (end := self._buffer.find(b"\r\n")) >= 0:
-            line = bytes(self._buffer[:end])
-            # The end of DATA's own line stays: an empty message is nothing but a dot behind it.
-            del self._buffer[: end if line[:4].upper() == b"DATA" else end + 2]
+        while (end := words.find(b"\r\n")) >= 0:
+            line, words = words[:end], words[end + 2 :]
             answers.append(self._obey(line))
+            if self._is_in_message:
+                self._rest = b""
+                return b"".join(answers) + self.feed(words, len(words))
+        self._rest = words
         return b"".join(answers)
 
     def _obey(self, line: bytes) -> bytes:
@@ -150,6 +171,7 @@ class Smtp:
                 return b"250 2.1.5 ok\r\n"
             case b"DATA":
                 self._is_in_message = True
+                self._last = b"\r\n"  # of its own line: an empty message is nothing but a dot behind it
                 return b"354 go on\r\n"
             case b"EHLO":
                 return b"250-sink.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
@@ -170,18 +192,15 @@ class Http:
     def __init__(self, tally: Tally) -> None:
         self._tally = tally
         self._buffer = bytearray()
-        self._head_end = self._end = 0
+        self._head = b""  # of the request under way
+        self._end = 0
         self.is_over = False
 
-    def feed(self, data: bytes) -> bytes:
-        self._buffer += data
+    def feed(self, data: bytes | bytearray, count: int) -> bytes:
+        self._buffer += memoryview(data)[:count]
         answers = []
         while self._has_whole_request():
-            path = bytes(self._buffer[: self._buffer.find(b"\r\n")]).split(b" ", 2)[1]
-            body = bytes(self._buffer[self._head_end : self._end])
-            del self._buffer[: self._end]
-            self._end = 0
-            answers.append(self._answer(path, body))
+            answers.append(self._answer())
         return b"".join(answers)
 
     def _has_whole_request(self) -> bool:
@@ -189,27 +208,43 @@ class Http:
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
                 return False
-            length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", self._buffer[:end])
-            self._head_end = end + 4
-            self._end = self._head_end + (int(length[1]) if length else 0)
+            self._head = bytes(self._buffer[:end])
+            length = LENGTH.search(self._head)
+            self._end = end + 4 + (int(length[1]) if length else 0)
         return len(self._buffer) >= self._end
 
-    def _answer(self, path: bytes, body: bytes) -> bytes:
-        answer: dict[str, object]
-        if path.endswith(b"/messages"):
-            values = [unquote_plus(value.decode()).encode() for value in MAILGUN_TO.findall(body)]
-            values = values or MAILGUN_PART_TO.findall(body)
-            answer = {"id": "<1@sink.example>", "message": "Queued. Thank you."}
-        else:
-            values = POSTMARK_TO.findall(body)[:1]
-            answer = {"To": b" ".join(values).decode(), "MessageID": "1", "ErrorCode": 0, "Message": "OK"}
-        for value in values:
-            for address in ADDRESS.findall(value):
-                self._tally.add(address)
+    def _answer(self) -> bytes:
+        body = memoryview(self._buffer)[len(self._head) + 4 : self._end].tobytes()
+        del self._buffer[: self._end]
+        self._end = 0
         self._tally.bytes += len(body)
-        content = json.dumps(answer).encode()
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-        return head.encode() + content
+        if self._head.split(b" ", 2)[1].endswith(b"/messages"):
+            for address in ADDRESS.findall(_mailgun_to(self._head, body)):
+                self._tally.add(address)
+            return MAILGUN_ANSWER
+        found = POSTMARK_TO.search(body)
+        to = found[1] if found else b""
+        for address in ADDRESS.findall(to):
+            self._tally.add(address)
+        return _ok({"To": to.decode(), "MessageID": "1", "ErrorCode": 0, "Message": "OK"})
+
+
+def _mailgun_to(head: bytes, body: bytes) -> bytes:
+    """Return all fields `to` of a form, either kind, with commas between them."""
+    if boundary := BOUNDARY.search(head):
+        parts = [part.partition(b"\r\n\r\n") for part in body.split(b"--" + (boundary[1] or boundary[2]))]
+        return b",".join(value for names, _blank, value in parts if b'name="to"' in names)
+    values = [field[3:] for field in body.split(b"&") if field.startswith(b"to=")]
+    return unquote_to_bytes(b",".join(values).replace(b"+", b" "))
+
+
+def _ok(answer: dict[str, object]) -> bytes:
+    content = json.dumps(answer).encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
+
+
+MAILGUN_ANSWER = _ok({"id": "<1@sink.example>", "message": "Queued. Thank you."})
 
 
 class Server:
@@ -220,6 +255,7 @@ class Server:
         self._sockets = selectors.DefaultSelector()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self._listener.setblocking(False)
+        self._buffer = bytearray(AT_ONCE)  # of all sessions: nothing of a message is kept
         self._unsaid: dict[socket.socket, bytes] = {}
         self._asked = b""
         self._sockets.register(self._listener, selectors.EVENT_READ, None)
@@ -249,12 +285,12 @@ class Server:
 
     def _read(self, client: socket.socket, session: Session) -> None:
         try:
-            data = client.recv(AT_ONCE)
+            count = client.recv_into(self._buffer)
         except OSError:
-            data = b""
-        if not data:
+            count = 0
+        if not count:
             self._hang_up(client)
-        elif answer := session.feed(data):
+        elif answer := session.feed(self._buffer, count):
             self._say(client, session, answer)
 
     def _say(self, client: socket.socket, session: Session, answer: bytes) -> None:
