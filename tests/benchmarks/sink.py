@@ -29,12 +29,16 @@ LENGTH = re.compile(rb"(?i)\r\ncontent-length: *(\d+)")
 BOUNDARY = re.compile(rb'(?i)\r\ncontent-type: *multipart/form-data;[^\r]*boundary=(?:"([^"\r]+)"|([^\s;]+))')
 # Inside a JSON string the quotes would be escaped, so no article can look like the field.
 POSTMARK_TO = re.compile(rb'"To": ?"((?:[^"\\]|\\.)*)"')
+MAILGUN_ANSWER = b'{"id": "<1@sink.example>", "message": "Queued. Thank you."}'
+# The address as it came, within quotes that are JSON's.
+POSTMARK_ANSWER = b'{"To": "%s", "MessageID": "1", "ErrorCode": 0, "Message": "OK"}'
 AT_ONCE = 1 << 20
 
 NEAR = 1024  # octets: so near the end of what came in a message's end is, in all but rare cases
 SCRUTINY = 64  # one message of so many is read from the front
 
 # Readers are numbered, so that an octet each will do.
+ZERO = ord("0")
 NAME, DOMAIN = b"leserin", b"@leser.example"
 # Who signs up while a digest goes out gets a mail that is none of the digest's.
 VISITORS = b"@besuch.example"
@@ -69,14 +73,14 @@ class Tally:
         with expected.open("rb") as lines:
             for line in lines:
                 address = line.strip()
-                mails = self._count_of(address)
+                mails = self.count_of(address)
                 missing += mails == 0 and address not in excused
                 twice += mails > 1
                 known += mails > 0
         everyone = len(self._numbered) - self._numbered.count(0) + len(self._others)
         return {"missing": missing, "twice": twice, "strangers": everyone - known, "bytes": self.bytes}
 
-    def _count_of(self, address: bytes) -> int:
+    def count_of(self, address: bytes) -> int:
         number = _number_of(address)
         if number is None:
             return self._others.get(address, 0)
@@ -88,7 +92,7 @@ def _number_of(address: bytes) -> int | None:
         return None
     digits = address[len(NAME) : -len(DOMAIN)]
     # Not "007", which is somebody else's address.
-    return int(digits) if digits.isdigit() and len(digits) < 9 and digits == b"%d" % int(digits) else None
+    return int(digits) if digits.isdigit() and digits[0] != ZERO and len(digits) < 9 else None
 
 
 class Session(Protocol):
@@ -156,7 +160,6 @@ class Smtp:
             line, words = words[:end], words[end + 2 :]
             answers.append(self._obey(line))
             if self._is_in_message:
-                self._rest = b""
                 return b"".join(answers) + self.feed(words, len(words))
         self._rest = words
         return b"".join(answers)
@@ -214,37 +217,33 @@ class Http:
         return len(self._buffer) >= self._end
 
     def _answer(self) -> bytes:
-        body = memoryview(self._buffer)[len(self._head) + 4 : self._end].tobytes()
+        body = bytes(memoryview(self._buffer)[len(self._head) + 4 : self._end])
         del self._buffer[: self._end]
         self._end = 0
         self._tally.bytes += len(body)
-        if self._head.split(b" ", 2)[1].endswith(b"/messages"):
-            for address in ADDRESS.findall(_mailgun_to(self._head, body)):
-                self._tally.add(address)
-            return MAILGUN_ANSWER
-        found = POSTMARK_TO.search(body)
-        to = found[1] if found else b""
+        is_mailgun = self._head.split(b" ", 2)[1].endswith(b"/messages")
+        to = _mailgun_to(self._head, body) if is_mailgun else _postmark_to(body)
         for address in ADDRESS.findall(to):
             self._tally.add(address)
-        return _ok({"To": to.decode(), "MessageID": "1", "ErrorCode": 0, "Message": "OK"})
+        return _ok(MAILGUN_ANSWER if is_mailgun else POSTMARK_ANSWER % to)
 
 
 def _mailgun_to(head: bytes, body: bytes) -> bytes:
     """Return all fields `to` of a form, either kind, with commas between them."""
     if boundary := BOUNDARY.search(head):
         parts = [part.partition(b"\r\n\r\n") for part in body.split(b"--" + (boundary[1] or boundary[2]))]
-        return b",".join(value for names, _blank, value in parts if b'name="to"' in names)
+        return b",".join(value for names, _blank, value in parts if b'; name="to"' in names)
     values = [field[3:] for field in body.split(b"&") if field.startswith(b"to=")]
     return unquote_to_bytes(b",".join(values).replace(b"+", b" "))
 
 
-def _ok(answer: dict[str, object]) -> bytes:
-    content = json.dumps(answer).encode()
-    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n"
-    return head.encode() + content
+def _postmark_to(body: bytes) -> bytes:
+    found = POSTMARK_TO.search(body)
+    return found[1] if found else b""
 
 
-MAILGUN_ANSWER = _ok({"id": "<1@sink.example>", "message": "Queued. Thank you."})
+def _ok(content: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(content) + content
 
 
 class Server:
@@ -294,7 +293,8 @@ class Server:
             self._say(client, session, answer)
 
     def _say(self, client: socket.socket, session: Session, answer: bytes) -> None:
-        words = self._unsaid.pop(client, b"") + answer
+        before = self._unsaid.pop(client, b"")
+        words = before + answer
         try:
             said = client.send(words) if words else 0
         except BlockingIOError:
@@ -302,12 +302,11 @@ class Server:
         except OSError:
             self._hang_up(client)
             return
-        if said < len(words):
-            self._unsaid[client] = words[said:]
-        waits = selectors.EVENT_WRITE if client in self._unsaid else selectors.EVENT_READ
-        if self._sockets.get_key(client).events != waits:
-            self._sockets.modify(client, waits, session)
-        if session.is_over and client not in self._unsaid:
+        if left := words[said:]:
+            self._unsaid[client] = left
+        if bool(left) != bool(before):
+            self._sockets.modify(client, selectors.EVENT_WRITE if left else selectors.EVENT_READ, session)
+        if session.is_over and not left:
             self._hang_up(client)
 
     def _hang_up(self, client: socket.socket) -> None:
