@@ -1,6 +1,6 @@
 """Measure what sending a digest costs, side by side with what one would use otherwise.
 
-    python -m tests.benchmarks [--readers N] [--rounds N] [--only NAME ...] [--docs]
+    python -m tests.benchmarks [--readers N] [--rounds N] [--only NAME ...] [--month-day] [--docs]
     python -m tests.benchmarks --sizes N ... [--transport NAME] [--rounds N] [--docs]
     python -m tests.benchmarks --explain [--readers N] [--docs]
 
@@ -24,6 +24,7 @@ def main() -> int:
     parser.add_argument("--readers", type=int, default=500, help="how many readers the digest has")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is run")
     parser.add_argument("--only", nargs="+", choices=contenders.CONTENDERS, help="run these alone")
+    parser.add_argument("--month-day", action="store_true", help="the day a month on which each reader's mail is noted")
     parser.add_argument("--docs", action="store_true", help="write the result into docs/performance.md")
     parser.add_argument("--sizes", nargs="+", type=int, help="the site alone, at these numbers of readers side by side")
     parser.add_argument("--transport", choices=sizes.TRANSPORTS, default="smtp", help="how it sends then")
@@ -50,7 +51,7 @@ def _measure(guard: Guard, arguments: argparse.Namespace) -> int:
     names = arguments.only or list(contenders.CONTENDERS)
     costs: dict[str, list[Cost]] = {name: [] for name in names}
     failures: dict[str, str] = {}
-    scene = Scene(guard, readers=arguments.readers)
+    scene = Scene(guard, readers=arguments.readers, is_month_day=arguments.month_day)
     print(f"a digest of {scene.digest_bytes / 1000:.0f} kB, {scene.count} readers", file=sys.stderr, flush=True)
     for number in range(1, arguments.rounds + 1):
         for name in names:

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit, urlunsplit
 import psycopg
 
 from newsroom.management.guard import Guard
+from tests.benchmarks.drivers import protocol
 from tests.conftest import ENVIRONMENT
 from tests.processes import ROOT
 from tests.servers import Postgres, start_valkey
@@ -35,7 +36,7 @@ READERS = """
 SUBSCRIPTIONS = """
     INSERT INTO subscriptions_subscription (uuid, subscriber_id, newsletter_id, state, active_since, last_sent_at)
     SELECT gen_random_uuid(), id, %s, 'active', now() - interval '2 days', now() - interval '1 day'
-    FROM subscriptions_subscriber ORDER BY id
+    FROM subscriptions_subscriber ORDER BY id LIMIT %s
 """
 MAILABLE = """
     COPY (SELECT address FROM subscriptions_subscriber JOIN subscriptions_subscription ON subscriber_id =
@@ -96,13 +97,14 @@ class Sink:
 class Scene:
     """Everything that stays from round to round."""
 
-    def __init__(self, guard: Guard, *, readers: int) -> None:
-        self.guard, self.count = guard, readers
+    def __init__(self, guard: Guard, *, readers: int, is_month_day: bool = False) -> None:
+        self.guard, self.count, self._is_month_day = guard, readers, is_month_day
         self.folder = Path(tempfile.mkdtemp(prefix="newsroom-bench-"))
         guard.remove_at_end(self.folder)
         self.postgres = Postgres(guard, options=[*DURABLE, *COUNTED])
         self.broker_url = start_valkey(guard)
         self.sinks = {kind: Sink(kind, guard) for kind in ("smtp", "http")}
+        self.receiver = self.sinks["smtp"]  # of the run that goes on
         self._dates = count(1)
         self._load_settings()
         self._make_databases()
@@ -146,19 +148,27 @@ class Scene:
 
     def make_digest(self) -> Any:
         """Compile a digest of a date of its own, that only waits to be started."""
+        from subscriptions.models import Subscription
+
+        if self._is_month_day:
+            Subscription.objects.filter(newsletter=self.newsletter).update(last_sent_at=None)
+        self.tidy()
+        return self._compile(self.newsletter)
+
+    def make_probe(self) -> Any:
+        """Compile one for the first few readers, so that senders warm up."""
+        return self._compile(self._probes)
+
+    def _compile(self, newsletter: Any) -> Any:
         from django.utils import timezone
 
         from digests.models import DigestSchedule
-        from subscriptions.models import Subscription
         from tests.makers import make_digest
 
-        # A day on which each reader's last mail is noted anew: it comes once a week, and is the dearest.
-        Subscription.objects.filter(last_sent_at__isnull=False).update(last_sent_at=None)
-        self.tidy()
         now = timezone.now()
         date = timezone.localdate(now) - timedelta(days=next(self._dates))
-        digest = make_digest(self.newsletter, articles=ARTICLES, date=date, due_at=now + timedelta(hours=1))
-        DigestSchedule.objects.filter(newsletter=self.newsletter).update(state=DigestSchedule.State.STOPPED)
+        digest = make_digest(newsletter, articles=ARTICLES, date=date, due_at=now + timedelta(hours=1))
+        DigestSchedule.objects.filter(newsletter=newsletter).update(state=DigestSchedule.State.STOPPED)
         return digest
 
     def tidy(self) -> None:
@@ -194,9 +204,10 @@ class Scene:
     def _make_readers(self) -> None:
         from tests.makers import make_newsletter
 
-        self.newsletter = make_newsletter()
+        self.newsletter, self._probes = make_newsletter(), make_newsletter(name="Probe")
         self.watcher.execute(READERS, [self.count])
-        self.watcher.execute(SUBSCRIPTIONS, [self.newsletter.pk])
+        self.watcher.execute(SUBSCRIPTIONS, [self.newsletter.pk, self.count])
+        self.watcher.execute(SUBSCRIPTIONS, [self._probes.pk, protocol.WARM_UP])
         self.write_readers()
 
     def write_readers(self) -> None:

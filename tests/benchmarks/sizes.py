@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -144,17 +144,16 @@ def measure(size: int, *, transport: str, rounds: int) -> Size:
     guard = Guard()
     try:
         scene = Scene(guard, readers=size)
-        sink, leavers = scene.sinks[SINKS[transport]], scene.folder / "leavers"
+        sink = scene.receiver = scene.sinks[SINKS[transport]]
+        leavers = scene.folder / "leavers"
         costs: list[Cost] = []
         visits: dict[str, dict[str, float]] = {}
         for _ in range(rounds):
             scene.write_readers()
             leavers.write_text("")
-            sink.reset()
-            own = sink.cpu
             beside = partial(_visited, leavers=leavers, visits=visits)
             cost = contenders.by_site(scene, transport=TRANSPORTS[transport], beside=beside)
-            costs.append(replace(cost, sink_cpu_seconds=sink.cpu - own))
+            costs.append(cost)
             contenders.refuse_wrong(sink.check(scene.readers_file, leavers))
             print(f"{size:,}: {cost.seconds:.1f} s, frozen in {cost.freeze_seconds:.2f} s", file=sys.stderr, flush=True)
         return Size.of(size, costs, visits)

@@ -6,7 +6,7 @@ Each connection is sent the message together with the next reader's envelope, so
 import os
 import socket
 from collections.abc import Iterator
-from itertools import cycle
+from itertools import cycle, islice
 from typing import Any
 
 from tests.benchmarks.drivers import protocol
@@ -89,9 +89,9 @@ def _messages() -> Iterator[tuple[str, bytes]]:
 
 
 def main() -> None:
-    def send() -> None:
+    def send(first: int | None) -> None:
         sessions = [Session() for _ in range(CONNECTIONS)]
-        for session, (address, message) in zip(cycle(sessions), _messages(), strict=False):
+        for session, (address, message) in zip(cycle(sessions), islice(_messages(), first), strict=False):
             session.send(address, message)
         for session in sessions:
             session.close()

@@ -33,18 +33,22 @@ def main() -> None:
     from newsletter import models  # type: ignore[import-not-found,unused-ignore]
 
     models.Newsletter.objects.all().delete()
-    newsletter = models.Newsletter.objects.create(
-        title="Der Tag", slug="der-tag", email="newsletter@wochenblitz.example", sender="Wochenblitz", send_html=True
-    )
-    now = timezone.now()
-    models.Subscription.objects.bulk_create(
-        models.Subscription(newsletter=newsletter, email_field=address, subscribed=True, subscribe_date=now)
-        for address in protocol.readers()
-    )
-    message = models.Message.objects.create(newsletter=newsletter, title=payload["subject"], slug="heute")
 
-    def send() -> None:
-        submission = models.Submission.from_message(message)
+    def make(first: int | None, slug: str) -> models.Message:
+        newsletter = models.Newsletter.objects.create(
+            title="Der Tag", slug=slug, email="newsletter@wochenblitz.example", sender="Wochenblitz", send_html=True
+        )
+        now = timezone.now()
+        models.Subscription.objects.bulk_create(
+            models.Subscription(newsletter=newsletter, email_field=address, subscribed=True, subscribe_date=now)
+            for address in protocol.readers()[:first]
+        )
+        return models.Message.objects.create(newsletter=newsletter, title=payload["subject"], slug="heute")
+
+    messages = {first: make(first, slug) for first, slug in ((protocol.WARM_UP, "probe"), (None, "der-tag"))}
+
+    def send(first: int | None) -> None:
+        submission = models.Submission.from_message(messages[first])
         models.Submission.objects.filter(pk=submission.pk).update(
             prepared=True, publish_date=timezone.now() - timedelta(minutes=1)
         )

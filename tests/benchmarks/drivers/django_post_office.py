@@ -40,9 +40,10 @@ def main() -> None:
             "headers": payload["headers"] | {"List-Unsubscribe": f"<{links['unsubscribe_url']}>"},
         }
 
-    def send() -> None:
-        for begin in range(0, len(readers), AT_ONCE):
-            mail.send_many([mail_to(address) for address in readers[begin : begin + AT_ONCE]])
+    def send(first: int | None) -> None:
+        chosen = readers[:first]
+        for begin in range(0, len(chosen), AT_ONCE):
+            mail.send_many([mail_to(address) for address in chosen[begin : begin + AT_ONCE]])
         mail.send_queued_mail_until_done(f"{os.environ['VAR_DIR']}/post_office", processes=PROCESSES)
 
     protocol.run(send)

@@ -33,10 +33,10 @@ def main() -> None:
 
     copies = Copies()
 
-    def send() -> None:
+    def send(first: int | None) -> None:
         connection = get_connection()
         connection.open()
-        for address in Subscriber.objects.order_by("pk").values_list("address", flat=True).iterator():
+        for address in Subscriber.objects.order_by("pk").values_list("address", flat=True)[:first].iterator():
             connection.send_messages([copies.build(address)])
         connection.close()
 

@@ -1,5 +1,6 @@
 """What the benchmark and a sender of its own say to each other: `ready`, then `go`, then `done`, then the pipe closes.
 
+Before it is ready a sender has sent to the first few readers, so that what it does at first use is not measured.
 Only the standard library is used here: senders run in the environment of what they measure, too.
 """
 
@@ -11,11 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+WARM_UP = 400  # readers
 
-def run(send: Callable[[], object]) -> None:
+
+def run(send: Callable[[int | None], object]) -> None:
+    """Let it send to the first so many readers, and then, when told to, to all."""
+    send(WARM_UP)
     print("ready", flush=True)
     sys.stdin.readline()
-    send()
+    send(None)
     print("done", flush=True)
     sys.stdin.readline()  # stays until what it used has been counted
 
