@@ -65,7 +65,8 @@ def _measure(guard: Guard, arguments: argparse.Namespace) -> int:
         print(f"FAILED  {name}: {words}")
     print(f"{(time.monotonic() - begun_at) / 60:.1f} minutes; also in {report.LATEST.relative_to(report.ROOT)}")
     if arguments.docs and not failures:
-        report.write_docs(results, rounds=arguments.rounds)
+        options = " ARGS=--month-day" if arguments.month_day else ""
+        report.write_docs(results, rounds=arguments.rounds, options=options)
     return 1 if failures else 0
 
 

@@ -25,9 +25,15 @@ HEADINGS = {
     "sink_cpu_s_per_1000": "receiver CPU-s/1000",
 }
 DIGITS = {"mails_per_s": 0, "peak_rss_mb": 0, "sql_per_1000": 0}  # the others have 3
+RATIOS = {
+    "mails/s ÷ loop": ("mails_per_s", "loop"),
+    "CPU ÷ loop": ("cpu_s_per_1000", "loop"),
+    "CPU ÷ anymail-bare": ("cpu_s_per_1000", "anymail-bare"),
+}
 # So much of the time busy, the receiver is what was measured.
 BUSY = 0.9
 OURS = {"smtp", "mailgun", "http-single"}
+HTTP = {"mailgun", "http-single"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,17 +77,84 @@ class Result:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Goal:
+    """What is to be reached, `figure` being at least, or at most, the `mark`."""
+
+    words: str
+    figure: float
+    mark: float
+    is_at_most: bool = False
+
+    @property
+    def is_reached(self) -> bool:
+        return self.figure <= self.mark if self.is_at_most else self.figure >= self.mark
+
+    def __str__(self) -> str:
+        sign = "≤" if self.is_at_most else "≥"
+        digits = max(0, 2 - math.floor(math.log10(self.mark)))  # so that what is just missed does not look like it
+        found = f"{self.figure:,.{digits}f}"
+        return f"{'reached' if self.is_reached else 'NOT reached'}: {self.words} {sign} {self.mark:,g}: {found}"
+
+
+def goals(results: Sequence[Result]) -> list[Goal]:
+    """Return those that can be said of the contenders that ran."""
+    by_name = {each.name: each for each in results}
+    found = []
+    if smtp := by_name.get("smtp"):
+        if (faster := ratio(smtp, "mails_per_s", by_name.get("loop"))) is not None:
+            found.append(Goal("smtp, mails/s ÷ loop", faster, 50))
+        cpu = smtp.cpu_s_per_1000.median + smtp.db_cpu_s_per_1000.median
+        found.append(Goal("smtp, CPU-s/1000 with PostgreSQL's", cpu, 0.05, is_at_most=True))
+    if mailgun := by_name.get("mailgun"):
+        found.append(Goal("mailgun, mails/s", mailgun.mails_per_s.median, 15_000))
+    dearer = ratio(by_name.get("http-single"), "cpu_s_per_1000", by_name.get("anymail-bare"))
+    if dearer is not None:
+        found.append(Goal("http-single, CPU ÷ anymail-bare", dearer, 1.3, is_at_most=True))
+    if ours := [each.peak_rss_mb.max for each in results if each.name in OURS]:
+        found.append(Goal("the site's largest worker, MB", max(ours), 120, is_at_most=True))
+    return found
+
+
+def ratio(result: Result | None, figure: str, other: Result | None) -> float | None:
+    """Return how many times the other's figure a result's is, by their medians; None where there is none."""
+    if result is None or other is None:
+        return None
+    found, base = getattr(result, figure).median, getattr(other, figure).median
+    return found / base if base else None
+
+
 def write_json(results: Sequence[Result]) -> None:
     LATEST.parent.mkdir(parents=True, exist_ok=True)
     LATEST.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
 def as_text(results: Sequence[Result], *, rounds: int) -> str:
-    lines = [f"{'name':20}" + "".join(f"{heading:>25}" for heading in HEADINGS.values())]
-    lines += [f"{each.name:20}" + "".join(f"{_cell(each, figure):>25}" for figure in HEADINGS) for each in results]
+    rows = [["name", *HEADINGS.values(), *RATIOS], *_rows(results)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        row[0].ljust(widths[0]) + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
+        for row in rows
+    ]
+    lines += map(str, goals(results))
     lines += [f"{each.name}: the receiver was busy all the time" for each in results if each.is_limited_by_sink]
     n = results[0].n if results else 0
     return "\n".join([f"{n} readers, {rounds} rounds: median (least to most)", *lines])
+
+
+def _rows(results: Sequence[Result]) -> list[list[str]]:
+    return [[each.name, *(_cell(each, figure) for figure in HEADINGS), *_ratios(each, results)] for each in results]
+
+
+def _ratios(result: Result, results: Sequence[Result]) -> list[str]:
+    """Say how a result stands to the others' ways; only what goes over HTTP is compared with another that does."""
+    by_name = {each.name: each for each in results}
+    found = []
+    for figure, name in RATIOS.values():
+        is_alike = name == "loop" or result.name in HTTP
+        value = ratio(result, figure, by_name.get(name)) if is_alike else None
+        found.append("" if value is None else f"{value:.3g}")
+    return found
 
 
 def _cell(result: Result, figure: str) -> str:
@@ -90,16 +163,19 @@ def _cell(result: Result, figure: str) -> str:
     return f"{values[0]} ({values[1]} to {values[2]})"
 
 
-def write_docs(results: Sequence[Result], *, rounds: int) -> None:
+def write_docs(results: Sequence[Result], *, rounds: int, options: str = "") -> None:
     """Put table and picture between the marks of docs/performance.md."""
-    command = f"make bench N={results[0].n} ROUNDS={rounds}"
+    command = f"make bench N={results[0].n} ROUNDS={rounds}{options}"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     table = [
         f"`{command}` on {machine}: median (least to most).",
         "",
-        "| | " + " | ".join(HEADINGS.values()) + " |",
-        "|---|" + "---|" * len(HEADINGS),
-        *(f"| `{each.name}` | " + " | ".join(_cell(each, figure) for figure in HEADINGS) + " |" for each in results),
+        "| | " + " | ".join([*HEADINGS.values(), *RATIOS]) + " |",
+        "|---|" + "---|" * (len(HEADINGS) + len(RATIOS)),
+        *(f"| `{row[0]}` | " + " | ".join(row[1:]) + " |" for row in _rows(results)),
+        "",
+        *(f"- {goal}" for goal in goals(results)),
+        *(f"- `{each.name}`: the receiver was busy all the time" for each in results if each.is_limited_by_sink),
         "",
         f"![Mails per second of each, on a logarithmic scale]({PICTURE.name})",
     ]

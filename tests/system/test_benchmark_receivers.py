@@ -106,7 +106,7 @@ FORM = {"to": READERS, "text": 'to=x@y.example&to=x@y.example\r\n; name="to"\r\n
 
 def _request(path: str, **content) -> bytes:
     made = requests.Request("POST", f"http://sink.example{path}", **content).prepare()
-    head = [f"POST {made.path_url} HTTP/1.1", *(f"{name}: {value}" for name, value in made.headers.items()), "", ""]
+    head = [f"POST {made.path_url} HTTP/1.1", *(": ".join(map(str, header)) for header in made.headers.items()), "", ""]
     return "\r\n".join(head).encode() + (made.body if isinstance(made.body, bytes) else made.body.encode())
 
 
