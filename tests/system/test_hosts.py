@@ -61,13 +61,14 @@ def test_a_host_cut_off_in_mid_send_neither_loses_nor_doubles_a_copy(
     site.end()
 
 
+@pytest.mark.parametrize("delay", [0.1, 0.01])
 def test_workers_of_two_hosts_add_up_until_something_else_is_full(
-    hosts, shared_database, guard, tmp_path, carrier, sized, figure, settings
+    hosts, shared_database, guard, tmp_path, carrier, sized, figure, settings, delay
 ):
-    """With a provider that takes its time, so that cores are not what ends first; how many there are is said, too."""
+    """With a provider that takes its time, so that cores are not what ends first; with a quick one, they are."""
     settings.DELIVERY_BATCH_SIZE = 20
     provider = carrier("postmark", host=networks.ADDRESS)
-    provider.do_wrong(delay=0.1)
+    provider.do_wrong(delay=delay)
     speeds = {}
     for workers in (1, 2, 4):
         folder = tmp_path / f"{workers}-workers"
@@ -90,6 +91,7 @@ def test_workers_of_two_hosts_add_up_until_something_else_is_full(
         assert account.mailed == len(addresses)
         site.end()
     seen = ", ".join(f"{workers} workers {speed:.0f}/s" for workers, speed in speeds.items())
-    figure(f"2 hosts, {os.cpu_count()} cores, 100 ms an answer: {seen}")
-    assert speeds[2] > 1.3 * speeds[1]
-    assert speeds[4] > speeds[1]  # beyond two, the cores may be full
+    figure(f"2 hosts, {os.cpu_count()} cores, {delay * 1000:.0f} ms an answer: {seen}")
+    if delay == 0.1:  # beyond two workers, and with a quick provider sooner, the cores may be full
+        assert speeds[2] > 1.3 * speeds[1]
+        assert speeds[4] > speeds[1]
