@@ -62,14 +62,14 @@ class _Together(Carrier):
 
     def __init__(self, digest: Digest, connection: BaseEmailBackend) -> None:
         self.fewest = self.most = settings.DELIVERY_CALL_SIZE
-        self._copies = handover.CopiesForMany(digest)
+        self._copies = handover.ReadyCopies(digest, connection)
         self._connection = connection
 
     def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
         going = {letter.delivery_id: letter for letter in letters if may_go(letter)}
         if not going:
             return [None] * len(letters)
-        message = self._copies.message(list(going.values()))
+        message = self._copies.message_for(list(going.values()))
         whole = transport.hand_over(message, connection=self._connection)
         if whole.outcome is Outcome.REFUSED and len(going) > 1:
             raise RefusedAsWhole(whole)
@@ -91,7 +91,7 @@ class _Singly(Carrier):
         self, digest: Digest, connections: Sequence[BaseEmailBackend], executor: ThreadPoolExecutor | None
     ) -> None:
         self.most = LARGE_GROUP if executor else SMALL_GROUP
-        self._copies = handover.Copies(digest)
+        self._copies = handover.ReadyCopies(digest, connections[0])
         self._count = len(connections)
         self._free: SimpleQueue[BaseEmailBackend] = SimpleQueue()
         self._executor = executor

@@ -6,14 +6,16 @@ from datetime import datetime
 from email.utils import parseaddr
 from functools import partial
 from typing import NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.conf import settings
-from django.core.mail import EmailMultiAlternatives
+from django.core.mail import EmailMessage, EmailMultiAlternatives
+from django.core.mail.backends.base import BaseEmailBackend
+from django.utils import timezone
 
 from digests import rendering
 from digests.models import Digest
-from newsroom.mail import marks, messages, repeating, verp
+from newsroom.mail import marks, messages, payloads, repeating, transport, verp
 from newsroom.mail.moulds import Mould
 from newsroom.mail.pipelining import Parcel
 from subscriptions import links
@@ -129,6 +131,46 @@ class CopiesForMany:
             "List-Unsubscribe": f"<{links.unsubscribe_url(letter.subscription)}>",
             "Message-ID": messages.make_message_id(letter.delivery, domain=self._domain),
         }
+
+
+class ReadyCopies:
+    """A digest's copies over a connection that writes but once what they have in common.
+
+    Over others, and for a reader whose address is out of the ordinary, they are messages as they are elsewhere.
+    """
+
+    def __init__(self, digest: Digest, connection: BaseEmailBackend) -> None:
+        self._copies = CopiesForMany(digest) if takes_many() else Copies(digest)
+        self._model = self._make_model(connection) if payloads.can_fill(connection) else None
+
+    def message(self, letter: Letter) -> EmailMessage:
+        """Return one reader's message; raise ValueError if it could not be sent as it is."""
+        return self.message_for([letter])
+
+    def message_for(self, letters: Sequence[Letter]) -> EmailMessage:
+        """Return one message for all these readers; only a provider that takes many is given more than one."""
+        if self._model:
+            words = [_words(letter) for letter in letters]
+            if all(map(payloads.fits, words)):
+                return payloads.Copy(self._model, words)
+        return self._built(letters)
+
+    def _built(self, letters: Sequence[Letter]) -> EmailMessage:
+        if isinstance(self._copies, CopiesForMany):
+            return self._copies.message(letters)
+        (letter,) = letters
+        return self._copies.message(letter)
+
+    def _make_model(self, connection: BaseEmailBackend) -> payloads.Model:
+        nobody = Letter(0, uuid4(), 0, 0, _TO_SLOT, uuid4(), timezone.now())
+        message = self._built([nobody])
+        transport.leave_untracked(message, connection)
+        return payloads.Model(message, _words(nobody))
+
+
+def _words(letter: Letter) -> tuple[str, ...]:
+    """Return what is one reader's own in a copy."""
+    return letter.address, str(letter.delivery), *_links(letter).values()
 
 
 def _without_mailgun_slots(digest: Digest) -> Digest:

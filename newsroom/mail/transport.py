@@ -19,7 +19,8 @@ from newsroom.mail.outcomes import Outcome, Result
 from newsroom.mail.pipelining import Pipeline
 
 __all__ = [
-    "CannotConnect", "Outcome", "Result", "classify", "hand_over", "is_smtp", "open_connection", "open_pipeline",
+    "CannotConnect", "Outcome", "Result", "classify", "hand_over", "is_smtp", "leave_untracked", "open_connection",
+    "open_pipeline",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,14 @@ log = logging.getLogger(__name__)
 DJANGO_SMTP = "django.core.mail.backends.smtp.EmailBackend"
 WATCHED_SMTP = "newsroom.mail.smtp.EmailBackend"
 _SMTP = (DJANGO_SMTP, WATCHED_SMTP)
-# Backends that are used in our own form: SMTP that knows where a session broke, Resend that takes a key.
-_OURS = {DJANGO_SMTP: WATCHED_SMTP, repeating.RESEND: "newsroom.mail.resend.EmailBackend"}
+# Backends that are used in our own form: SMTP that knows where a session broke, Resend that takes a key, and two that
+# write but once what readers have in common.
+_OURS = {
+    DJANGO_SMTP: WATCHED_SMTP,
+    repeating.RESEND: "newsroom.mail.resend.EmailBackend",
+    "anymail.backends.mailgun.EmailBackend": "newsroom.mail.mailgun.EmailBackend",
+    "anymail.backends.postmark.EmailBackend": "newsroom.mail.postmark.EmailBackend",
+}
 
 # Providers where tracking can be switched off per message (the others refuse the very attribute).
 _TRACKING_CAN_BE_OFF = {
@@ -76,7 +83,7 @@ def open_pipeline() -> Iterator[Pipeline]:
 
 def hand_over(message: EmailMessage, *, connection: BaseEmailBackend) -> Result:
     """Send one message once and return what became of it. Never tries again, never raises what the provider did."""
-    _leave_untracked(message, connection)
+    leave_untracked(message, connection)
     try:
         count = connection.send_messages([message])
     except Exception as error:  # whatever a backend raises becomes an outcome
@@ -138,7 +145,7 @@ def _close(connection: BaseEmailBackend) -> None:
         log.debug("closing the mail connection: %s", type(error).__name__)
 
 
-def _leave_untracked(message: EmailMessage, connection: BaseEmailBackend) -> None:
+def leave_untracked(message: EmailMessage, connection: BaseEmailBackend) -> None:
     """Tell providers that can be told per message not to watch the reader."""
     if isinstance(connection, AnymailBaseBackend) and connection.esp_name in _TRACKING_CAN_BE_OFF:
         message.track_opens = message.track_clicks = False  # type: ignore[attr-defined]

@@ -1,0 +1,91 @@
+"""What a provider is asked, written but once for all readers of a mail: their own words are joined in between.
+
+To build a message, have it checked part by part and written as JSON is most of what a copy costs that goes out by HTTP.
+Here Anymail does all that for one model, the copy of a reader whom there is not, and what it makes of that is cut where
+this reader's words stand. Everything else of a call stays Anymail's.
+"""
+
+import re
+from collections.abc import Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from anymail.signals import post_send, pre_send
+from django.core.mail import EmailMessage
+from django.core.mail.backends.base import BaseEmailBackend
+
+# What every library writes as it stands.
+_PLAIN_ADDRESS = re.compile(
+    r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*@[a-z0-9-]+(?:\.[a-z0-9-]+)*", re.ASCII
+)
+# What would end a string of JSON or HTML, or be read there as something else.
+_SIGNS = ('"', "\\", "<", ">", "&")
+
+
+class Model(NamedTuple):
+    """A message for nobody, and nobody's own words in it: an address first, then others."""
+
+    message: EmailMessage
+    slots: Sequence[str]
+
+
+class Copy(EmailMessage):
+    """A model's copies for readers, each named by words in the order of the slots, without being built."""
+
+    def __init__(self, model: Model, words: Sequence[Sequence[str]]) -> None:
+        super().__init__(to=[address for address, *_others in words])
+        self.model = model
+        self.words = words
+
+
+class Form:
+    """Text cut at its slots."""
+
+    def __init__(self, text: str, slots: Sequence[str]) -> None:
+        pieces = re.split(f"({'|'.join(map(re.escape, slots))})", text)
+        found = [slots.index(piece) for piece in pieces[1::2]]
+        if set(found) != set(range(len(slots))):
+            raise ValueError("A slot is missing.")
+        self._pieces = [piece.encode() for piece in pieces]
+        self._choose = itemgetter(*found)
+
+    def fill(self, words: Sequence[str]) -> bytes:
+        pieces = self._pieces.copy()
+        pieces[1::2] = self._choose([word.encode() for word in words])
+        return b"".join(pieces)
+
+
+class Filling(BaseEmailBackend):
+    """Mixed into one of Anymail's backends: sends copies of models as well as messages."""
+
+    # Made of a model's message in Anymail's way, it makes those of its copies.
+    payload_class: Any
+    _payload: Any = None
+    _model: Model | None = None
+
+    def build_message_payload(self, message: EmailMessage, defaults: dict[str, Any]) -> Any:
+        if not isinstance(message, Copy):
+            return super().build_message_payload(message, defaults)  # type: ignore[misc]
+        if self._model is not message.model:
+            self._payload = self.payload_class(message.model, defaults, self)
+            self._model = message.model
+        return self._payload.of_copy(message)
+
+
+class Addressee(NamedTuple):
+    """As much of an address as Anymail asks for when it reads an answer."""
+
+    addr_spec: str
+
+
+def can_fill(connection: BaseEmailBackend) -> bool:
+    """Whether this connection sends copies of models. Who listens to Anymail's signals gets to see whole messages."""
+    return isinstance(connection, Filling) and not (pre_send.has_listeners() or post_send.has_listeners())
+
+
+def fits(words: Sequence[str]) -> bool:
+    """Whether words may stand in place of a model's own; who has others gets a message built the long way."""
+    address, *others = words
+    together = "".join(others)
+    is_plain = together.isascii() and together.isprintable() and not any(sign in together for sign in _SIGNS)
+    return is_plain and _PLAIN_ADDRESS.fullmatch(address) is not None
