@@ -9,9 +9,11 @@ from contextlib import ExitStack, closing, contextmanager
 from typing import Any
 
 from anymail.backends.base import AnymailBaseBackend
+from anymail.backends.base_requests import AnymailRequestsBackend
 from django.conf import settings
 from django.core.mail import EmailMessage, get_connection
 from django.core.mail.backends.base import BaseEmailBackend
+from requests.utils import get_netrc_auth
 
 from newsroom.mail import repeating
 from newsroom.mail.classification import classify, classify_opening
@@ -60,9 +62,20 @@ def open_connection() -> Iterator[BaseEmailBackend]:
             connection = get_connection(backend)
             stack.callback(_close, connection)  # a half-open one as well
             connection.open()
+            if isinstance(connection, AnymailRequestsBackend):
+                _settle_environment(connection)
         except Exception as error:  # whatever a backend raises becomes an outcome
             raise CannotConnect(classify_opening(error)) from None
         yield connection
+
+
+def _settle_environment(connection: AnymailRequestsBackend) -> None:
+    """Look up proxy, certificates and .netrc once. For each call requests would go through all the environment."""
+    session, url = connection.session, connection.api_url
+    session.auth = session.auth or get_netrc_auth(url)
+    found = session.merge_environment_settings(url, {}, None, None, None)
+    session.proxies, session.verify, session.cert = found["proxies"], found["verify"], found["cert"]
+    session.trust_env = False
 
 
 def is_smtp() -> bool:
