@@ -69,11 +69,17 @@ class _Together(Carrier):
         going = {letter.delivery_id: letter for letter in letters if may_go(letter)}
         if not going:
             return [None] * len(letters)
-        message = self._copies.message_for(list(going.values()))
-        whole = transport.hand_over(message, connection=self._connection)
+        whole = self._call(list(going.values()))
         if whole.outcome is Outcome.REFUSED and len(going) > 1:
             raise RefusedAsWhole(whole)
         return [_own_result(whole, letter) if letter.delivery_id in going else None for letter in letters]
+
+    def _call(self, letters: Sequence[Letter]) -> Result:
+        try:
+            message = self._copies.message_for(letters)
+        except ValueError as error:  # of one of them; who it is will be found as with the provider
+            return Result(Outcome.REFUSED, type(error).__name__)
+        return transport.hand_over(message, connection=self._connection)
 
 
 def _own_result(whole: Result, letter: Letter) -> Result:

@@ -141,7 +141,7 @@ class ReadyCopies:
 
     def __init__(self, digest: Digest, connection: BaseEmailBackend) -> None:
         self._copies = CopiesForMany(digest) if takes_many() else Copies(digest)
-        self._model = self._make_model(connection) if payloads.can_fill(connection) else None
+        self._model = self._make_model(connection)
 
     def message(self, letter: Letter) -> EmailMessage:
         """Return one reader's message; raise ValueError if it could not be sent as it is."""
@@ -161,11 +161,16 @@ class ReadyCopies:
         (letter,) = letters
         return self._copies.message(letter)
 
-    def _make_model(self, connection: BaseEmailBackend) -> payloads.Model:
+    def _make_model(self, connection: BaseEmailBackend) -> Any:
+        if not payloads.takes_copies(connection):
+            return None
         nobody = Letter(0, uuid4(), 0, 0, _TO_SLOT, uuid4(), timezone.now())
-        message = self._built([nobody])
+        try:
+            message = self._built([nobody])
+        except ValueError:  # as each reader's own will say
+            return None
         transport.leave_untracked(message, connection)
-        return payloads.Model(message, _words(nobody))
+        return payloads.make_model(message, _words(nobody), connection)
 
 
 def _words(letter: Letter) -> tuple[str, ...]:

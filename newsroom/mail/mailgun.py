@@ -1,28 +1,31 @@
 """Mailgun's backend, writing what readers have in common but once, and of each reader only the own words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from typing import Any, Self
 
 from anymail.backends import mailgun
+from django.core.mail import EmailMessage
 from urllib3.filepost import choose_boundary, encode_multipart_formdata
 
-from newsroom.mail.payloads import Addressee, Copy, Filling, Form, Model
+from newsroom.mail.payloads import Addressee, Copy, Filling, Form
 
 
 class Payload(mailgun.MailgunPayload):
     """A form in parts: to percent-encode what is said of a thousand readers would cost more than to gather it."""
 
-    def __init__(self, model: Model, defaults: dict[str, Any], backend: Any) -> None:
-        super().__init__(model.message, defaults, backend)
+    def __init__(
+        self, message: EmailMessage, defaults: dict[str, Any], backend: "EmailBackend", slots: Sequence[str]
+    ) -> None:
+        super().__init__(message, defaults, backend)
         fields = super().serialize_data()
-        del fields["to"]
+        if self.files or fields.pop("to") != [slots[0]]:
+            raise ValueError("More than a text for one reader.")
         # Without the braces of its dictionary, nobody's entry is one among others.
-        self._entry = Form(fields.pop("recipient-variables")[1:-1], model.slots)
-        shared = [(name, value) for name, values in fields.items() for value in _listed(values)]
+        self._entry = Form(fields.pop("recipient-variables")[1:-1], slots)
         boundary = choose_boundary()
-        self._shared, self._type = encode_multipart_formdata(shared, boundary)
-        if any(slot.encode() in self._shared for slot in model.slots):
+        self._shared, self._type = encode_multipart_formdata(_flattened(fields), boundary)
+        if any(slot.encode() in self._shared for slot in slots):
             raise ValueError("One reader's own words would go to all.")
         self._head = f'--{boundary}\r\nContent-Disposition: form-data; name="%s"\r\n\r\n'
 
@@ -52,5 +55,7 @@ class EmailBackend(Filling, mailgun.EmailBackend):
     payload_class = Payload
 
 
-def _listed(values: Any) -> list[Any]:
-    return values if isinstance(values, list) else [values]
+def _flattened(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return a form's fields one by one; Anymail's have a list where there may be several of a name."""
+    listed = {name: value if isinstance(value, list) else [value] for name, value in fields.items()}
+    return [(name, value) for name, values in listed.items() for value in values]

@@ -5,14 +5,18 @@ Here Anymail does all that for one model, the copy of a reader whom there is not
 this reader's words stand. Everything else of a call stays Anymail's.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any, NamedTuple
 
+from anymail.exceptions import AnymailError
 from anymail.signals import post_send, pre_send
 from django.core.mail import EmailMessage
 from django.core.mail.backends.base import BaseEmailBackend
+
+log = logging.getLogger(__name__)
 
 # What every library writes as it stands.
 _PLAIN_ADDRESS = re.compile(
@@ -22,17 +26,10 @@ _PLAIN_ADDRESS = re.compile(
 _SIGNS = ('"', "\\", "<", ">", "&")
 
 
-class Model(NamedTuple):
-    """A message for nobody, and nobody's own words in it: an address first, then others."""
-
-    message: EmailMessage
-    slots: Sequence[str]
-
-
 class Copy(EmailMessage):
-    """A model's copies for readers, each named by words in the order of the slots, without being built."""
+    """A model's copies, each for a reader whose own words are given, without being built."""
 
-    def __init__(self, model: Model, words: Sequence[Sequence[str]]) -> None:
+    def __init__(self, model: Any, words: Sequence[Sequence[str]]) -> None:
         super().__init__(to=[address for address, *_others in words])
         self.model = model
         self.words = words
@@ -58,18 +55,13 @@ class Form:
 class Filling(BaseEmailBackend):
     """Mixed into one of Anymail's backends: sends copies of models as well as messages."""
 
-    # Made of a model's message in Anymail's way, it makes those of its copies.
+    # Anymail's own, that can also be asked for one of a copy.
     payload_class: Any
-    _payload: Any = None
-    _model: Model | None = None
 
     def build_message_payload(self, message: EmailMessage, defaults: dict[str, Any]) -> Any:
-        if not isinstance(message, Copy):
-            return super().build_message_payload(message, defaults)  # type: ignore[misc]
-        if self._model is not message.model:
-            self._payload = self.payload_class(message.model, defaults, self)
-            self._model = message.model
-        return self._payload.of_copy(message)
+        if isinstance(message, Copy):
+            return message.model.of_copy(message)
+        return super().build_message_payload(message, defaults)  # type: ignore[misc]
 
 
 class Addressee(NamedTuple):
@@ -78,9 +70,21 @@ class Addressee(NamedTuple):
     addr_spec: str
 
 
-def can_fill(connection: BaseEmailBackend) -> bool:
-    """Whether this connection sends copies of models. Who listens to Anymail's signals gets to see whole messages."""
+def takes_copies(connection: BaseEmailBackend) -> bool:
+    """Whether this connection sends copies of models. Who listens to Anymail's signals is to see whole messages."""
     return isinstance(connection, Filling) and not (pre_send.has_listeners() or post_send.has_listeners())
+
+
+def make_model(message: EmailMessage, slots: Sequence[str], connection: Any) -> Any:
+    """Return what copies are made of over a connection that takes them; None where they cannot be.
+
+    `slots` are the words of the reader whom there is not, the address first, as they stand in `message`.
+    """
+    try:
+        return connection.payload_class(message, connection.send_defaults, connection, slots)
+    except (AnymailError, ValueError) as error:  # settings of Anymail's that nobody thought of
+        log.info("copies are built one by one: %s", type(error).__name__)
+        return None
 
 
 def fits(words: Sequence[str]) -> bool:

@@ -4,6 +4,7 @@ import smtplib
 import socket
 import ssl
 from datetime import timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -483,3 +484,48 @@ def test_no_server_at_all_is_not_sent(settings: Any) -> None:
         pass
 
     assert caught.value.result == Result(Outcome.NOT_SENT, "ConnectionRefusedError ECONNREFUSED", is_general=True)
+
+
+def test_the_way_through_a_proxy_is_taken_and_the_way_around_it(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with PostmarkStandIn() as provider, PostmarkStandIn() as proxy:
+        provider.configure(settings)
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        for name in ("NO_PROXY", "no_proxy", "http_proxy"):
+            monkeypatch.delenv(name, raising=False)
+        with open_connection() as connection:
+            hand_over(make_service_mail(), connection=connection)
+            monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+            hand_over(make_service_mail(), connection=connection)  # as it was when the connection was opened
+        with open_connection() as connection:
+            hand_over(make_service_mail(), connection=connection)
+
+    assert [request.path for request in proxy.requests] == [f"{provider.url}/email"] * 2
+    assert len(provider.delivered) == 1
+
+
+def session_of(connection: Any) -> requests.Session:
+    session: requests.Session = connection.session
+    return session
+
+
+def test_own_certificates_are_asked_for(settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    with PostmarkStandIn() as provider:
+        provider.configure(settings)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(tmp_path / "ours.pem"))
+        with open_connection() as own:
+            assert session_of(own).verify == str(tmp_path / "ours.pem")
+        for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
+            monkeypatch.delenv(name, raising=False)
+        with open_connection() as usual:
+            assert session_of(usual).verify is True
+
+
+def test_a_password_of_netrc_is_used(settings: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login blitz password geheim\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    with PostmarkStandIn() as provider:
+        provider.configure(settings)
+        with open_connection() as connection:
+            hand_over(make_service_mail(), connection=connection)
+
+    assert provider.requests[0].headers["Authorization"].startswith("Basic ")
