@@ -161,7 +161,7 @@ class ReadyCopies:
         (letter,) = letters
         return self._copies.message(letter)
 
-    def _make_model(self, connection: BaseEmailBackend) -> Any:
+    def _make_model(self, connection: BaseEmailBackend) -> payloads.Model | None:
         if not payloads.takes_copies(connection):
             return None
         nobody = Letter(0, uuid4(), 0, 0, _TO_SLOT, uuid4(), timezone.now())

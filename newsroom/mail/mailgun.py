@@ -52,7 +52,7 @@ class Payload(mailgun.MailgunPayload):
 
 
 class EmailBackend(Filling, mailgun.EmailBackend):
-    payload_class = Payload
+    model_class = Payload
 
 
 def _flattened(fields: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -9,7 +9,7 @@ import logging
 import re
 from collections.abc import Sequence
 from operator import itemgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from anymail.exceptions import AnymailError
 from anymail.signals import post_send, pre_send
@@ -26,10 +26,16 @@ _PLAIN_ADDRESS = re.compile(
 _SIGNS = ('"', "\\", "<", ">", "&")
 
 
+class Model(Protocol):
+    """A payload of Anymail's that can be asked for the one of a copy."""
+
+    def of_copy(self, message: "Copy") -> Any: ...
+
+
 class Copy(EmailMessage):
     """A model's copies, each for a reader whose own words are given, without being built."""
 
-    def __init__(self, model: Any, words: Sequence[Sequence[str]]) -> None:
+    def __init__(self, model: Model, words: Sequence[Sequence[str]]) -> None:
         super().__init__(to=[address for address, *_others in words])
         self.model = model
         self.words = words
@@ -55,8 +61,8 @@ class Form:
 class Filling(BaseEmailBackend):
     """Mixed into one of Anymail's backends: sends copies of models as well as messages."""
 
-    # Anymail's own, that can also be asked for one of a copy.
-    payload_class: Any
+    # Made with the arguments of Anymail's own, and the slots.
+    model_class: type[Model]
 
     def build_message_payload(self, message: EmailMessage, defaults: dict[str, Any]) -> Any:
         if isinstance(message, Copy):
@@ -75,16 +81,17 @@ def takes_copies(connection: BaseEmailBackend) -> bool:
     return isinstance(connection, Filling) and not (pre_send.has_listeners() or post_send.has_listeners())
 
 
-def make_model(message: EmailMessage, slots: Sequence[str], connection: Any) -> Any:
+def make_model(message: EmailMessage, slots: Sequence[str], connection: Any) -> Model | None:
     """Return what copies are made of over a connection that takes them; None where they cannot be.
 
     `slots` are the words of the reader whom there is not, the address first, as they stand in `message`.
     """
     try:
-        return connection.payload_class(message, connection.send_defaults, connection, slots)
+        model: Model = connection.model_class(message, connection.send_defaults, connection, slots)
     except (AnymailError, ValueError) as error:  # settings of Anymail's that nobody thought of
         log.info("copies are built one by one: %s", type(error).__name__)
         return None
+    return model
 
 
 def fits(words: Sequence[str]) -> bool:

@@ -32,4 +32,4 @@ class Payload(postmark.PostmarkPayload):
 
 
 class EmailBackend(Filling, postmark.EmailBackend):
-    payload_class = Payload
+    model_class = Payload
