@@ -2,7 +2,6 @@
 
 import json
 from contextlib import contextmanager
-from dataclasses import replace
 from uuid import uuid4
 
 import pytest
@@ -44,7 +43,7 @@ def make_letters(count, **values):
         Letter(number, uuid4(), number, number, f"o'leserin+{number}%41@leser.example", uuid4(), timezone.now())
         for number in range(count)
     ]
-    return [replace(letter, **values) for letter in letters]
+    return [letter._replace(**values) for letter in letters]
 
 
 @contextmanager
@@ -121,7 +120,7 @@ def test_copies_are_not_built_one_by_one(provider, digest):
 
 def test_an_address_out_of_the_ordinary_arrives_as_it_is(provider, digest):
     odd, *others = make_letters(3)
-    odd = replace(odd, address="leserin@LESER.example")
+    odd = odd._replace(address="leserin@LESER.example")
 
     results = send_ready(digest, [odd, *others])
 
@@ -142,7 +141,7 @@ def test_one_bad_address_among_many_speaks_against_the_call_as_a_whole(settings,
         provider.configure(settings)
         bad, *others = make_letters(3)
         with pytest.raises(carriers.RefusedAsWhole):
-            send_ready(digest, [replace(bad, address="ohne"), *others])
+            send_ready(digest, [bad._replace(address="ohne"), *others])
 
     assert not provider.requests
 
