@@ -187,6 +187,18 @@ def test_postmark_as_one_bulk_call_gets_built_messages(settings, digest):
     assert not isinstance(message, payloads.Copy)
 
 
+def test_one_readers_own_words_never_become_part_of_what_all_get(settings, digest):
+    (nobody,) = make_letters(1)
+    words = [nobody.address, str(nobody.delivery)]
+    with MailgunStandIn() as provider:
+        provider.configure(settings)
+        with transport.open_connection() as connection:
+            message = CopiesForMany(digest).message([nobody])
+            assert payloads.make_model(message, words, connection)
+            message.subject = f"Für {nobody.address}"
+            assert payloads.make_model(message, words, connection) is None
+
+
 @pytest.mark.parametrize(
     "word", ['https://a.example/"', "https://a.example/\\", "https://a.example/<b>", "a&b", "a\nb", "ä", "a\x7f"]
 )
