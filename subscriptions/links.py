@@ -8,7 +8,6 @@ of the subscription's UUID. Old keys stay valid as long as they stand in `SECRET
 import base64
 import binascii
 import hashlib
-import hmac
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ from django.core import signing
 from django.urls import reverse
 from django.utils.crypto import constant_time_compare
 
+from newsroom.mail.macs import Mac
+
 
 class Purpose(StrEnum):
     CONFIRM = "confirm"
@@ -34,6 +35,7 @@ class Purpose(StrEnum):
 
 UUID_OCTETS = 16
 SIGNATURE_OCTETS = 20  # with the UUID 36 octets, so base64 needs no padding: always 48 characters
+TOKEN_LENGTH = 48
 
 
 class KeyGone(Exception):
@@ -130,6 +132,36 @@ def read_why_token(token: str) -> UUID | None:
     return _read(Purpose.WHY, token)
 
 
+class IssueTokens:
+    """Makes the three tokens that each copy of an issue has: to leave, for the settings, and why it came.
+
+    Each is the same as `unsubscribe_token` and its likes make it; the key is looked up once for many readers.
+    """
+
+    def __init__(self) -> None:
+        key = settings.SECRET_KEY
+        self._leave, self._settings, self._why = (
+            _mac_of(key, purpose) for purpose in (Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.WHY)
+        )
+
+    def __call__(self, subscription: UUID) -> tuple[str, str, str]:
+        row = subscription.bytes
+        leave, settings_, why = self._leave(row), self._settings(row), self._why(row)
+        # None of them needs padding, so the three in a row are encoded as each alone.
+        octets = row + leave[:SIGNATURE_OCTETS] + row + settings_[:SIGNATURE_OCTETS] + row + why[:SIGNATURE_OCTETS]
+        text = _encode(octets)
+        return text[:TOKEN_LENGTH], text[TOKEN_LENGTH:-TOKEN_LENGTH], text[-TOKEN_LENGTH:]
+
+
+def issue_urls(leave: str, settings_: str, why: str) -> dict[str, str]:
+    """Return the links around such tokens, by what `rendering` calls them and in that order."""
+    return {
+        "unsubscribe_url": _absolute("subscriptions:unsubscribe", leave),
+        "preferences_url": _absolute("subscriptions:preferences", settings_),
+        "why_url": _absolute("subscriptions:why", why),
+    }
+
+
 def rights_form_token(request: UUID, now: datetime) -> str:
     """Return the proof that the forms of an opened rights page carry, in place of a cookie."""
     return _rights_signer().sign_object([str(request), int(now.timestamp())])
@@ -166,22 +198,19 @@ def _keys() -> Iterator[str]:
     yield from settings.SECRET_KEY_FALLBACKS
 
 
-def _mac(key: str, purpose: Purpose, message: bytes) -> bytes:
-    return hmac.digest(_key_of(key, purpose), message, "sha256")
-
-
 @lru_cache(maxsize=64)
-def _key_of(key: str, purpose: Purpose) -> bytes:
-    """Return a key for this purpose alone, as `django.utils.crypto.salted_hmac` derives it."""
-    return hashlib.sha256(f"newsroom.link.{purpose}{key}".encode()).digest()
+def _mac_of(key: str, purpose: Purpose) -> Mac:
+    """Return what signs for this purpose alone, with a key as `django.utils.crypto.salted_hmac` derives it."""
+    return Mac(hashlib.sha256(f"newsroom.link.{purpose}{key}".encode()).digest())
 
 
 def _derive(key: str, purpose: Purpose, row: UUID, nonce: str) -> str:
-    return _encode(_mac(key, purpose, row.bytes + nonce.encode()))
+    return _encode(_mac_of(key, purpose)(row.bytes + nonce.encode()))
 
 
 def _sign(purpose: Purpose, row: UUID) -> str:
-    return _encode(row.bytes + _mac(settings.SECRET_KEY, purpose, row.bytes)[:SIGNATURE_OCTETS])
+    octets = row.bytes
+    return _encode(octets + _mac_of(settings.SECRET_KEY, purpose)(octets)[:SIGNATURE_OCTETS])
 
 
 def _read(purpose: Purpose, token: str) -> UUID | None:
@@ -190,7 +219,7 @@ def _read(purpose: Purpose, token: str) -> UUID | None:
         return None
     row, signature = octets[:UUID_OCTETS], octets[UUID_OCTETS:]
     for key in _keys():
-        if constant_time_compare(_mac(key, purpose, row)[:SIGNATURE_OCTETS], signature):
+        if constant_time_compare(_mac_of(key, purpose)(row)[:SIGNATURE_OCTETS], signature):
             return UUID(bytes=row)
     return None
 
