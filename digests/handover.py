@@ -22,9 +22,11 @@ from subscriptions import links
 
 MAILGUN = "anymail.backends.mailgun.EmailBackend"
 
-# What stands in for a reader's own address and Message-ID where a message is made once for all.
+# What stands in for a reader's own words where a message is made once for all.
 _TO_SLOT = "reader@to.slot.invalid"
 _MESSAGE_ID_SLOT = "<delivery@message-id.slot.invalid>"
+_DELIVERY_SLOT = "delivery.slot.invalid"
+_TOKEN_SLOTS = ("leave.token.slot.invalid", "settings.token.slot.invalid", "why.token.slot.invalid")
 
 
 class Letter(NamedTuple):
@@ -71,31 +73,24 @@ class PreparedCopies:
     """A digest's copies as SMTP wants them: one message made and serialised once, the readers' own words put in."""
 
     def __init__(self, digest: Digest) -> None:
-        self._domain = messages.own_domain()
-        self._sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
         message = rendering.Copies(digest).message(
             to=_TO_SLOT,
-            unsubscribe_url=rendering.UNSUBSCRIBE_SLOT,
-            preferences_url=rendering.PREFERENCES_SLOT,
-            why_url=rendering.WHY_SLOT,
-            message_id=_MESSAGE_ID_SLOT,
+            **links.issue_urls(*_TOKEN_SLOTS),
+            message_id=messages.make_message_id(_DELIVERY_SLOT),
         )
-        self._mould = Mould(message, (_TO_SLOT, _MESSAGE_ID_SLOT, *rendering.SLOTS))
+        self._mould = Mould(message, (_TO_SLOT, _DELIVERY_SLOT, *_TOKEN_SLOTS))
+        self._tokens = links.IssueTokens()
+        self._sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
+        self._has_own_senders = bool(settings.BOUNCE_ADDRESS)
 
     def parcel(self, letter: Letter) -> Parcel:
-        return Parcel(
-            address=letter.address,
-            sender=verp.return_address(letter.delivery) if settings.BOUNCE_ADDRESS else self._sender,
-            content=partial(self._content, letter),
-        )
+        sender = verp.return_address(letter.delivery) if self._has_own_senders else self._sender
+        return Parcel(letter.address, sender, partial(self._content, letter))
 
-    def _content(self, letter: Letter, eight_bit: bool) -> bytes:
-        values = (
-            messages.checked_recipient(letter.address),
-            messages.make_message_id(letter.delivery, domain=self._domain),
-            *_links(letter).values(),
-        )
-        return self._mould.cast(values, eight_bit=eight_bit)
+    def _content(self, letter: Letter, eight_bit: bool) -> list[bytes]:
+        address = messages.checked_recipient(letter.address)
+        values = (address, str(letter.delivery), *self._tokens(letter.subscription))
+        return self._mould.pieces(values, eight_bit=eight_bit)
 
 
 class CopiesForMany:

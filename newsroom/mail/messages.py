@@ -128,7 +128,7 @@ def automatic_headers(*, message_id: str | None = None, date: datetime | None = 
     }
 
 
-def make_message_id(uuid: UUID, *, domain: str = "") -> str:
+def make_message_id(uuid: UUID | str, *, domain: str = "") -> str:
     """Return the Message-ID that belongs to a row, so that two copies of one mail can be recognised.
 
     Whoever makes many looks up `own_domain` once and gives it.

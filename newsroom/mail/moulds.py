@@ -52,6 +52,10 @@ class Mould:
 
         `values` are printable ASCII, in the slots' order; ValueError says that one is not, or is too long.
         """
+        return b"".join(self.pieces(values, eight_bit=eight_bit))
+
+    def pieces(self, values: Sequence[str], *, eight_bit: bool) -> list[bytes]:
+        """Return the same in pieces, for whoever joins more to it."""
         self._check(values)
         return self._form(eight_bit=eight_bit).fill(values)
 
@@ -66,8 +70,7 @@ class Mould:
             raise ValueError("A value for a slot is printable ASCII, one for each slot.")
         if not all(values) or max(map(len, values)) > LONGEST_VALUE:
             raise ValueError("A value for a slot is empty or too long.")
-        html = "".join(map("".join, self._of_html(values)))
-        if '"' in html or "<" in html or ">" in html or "&" in html:
+        if _has_markup(together) and _has_markup("".join(map("".join, self._of_html(values)))):
             raise ValueError("A value for a slot in HTML is without quotes, angle brackets and ampersands.")
 
     def _find_in_html(self) -> list[int]:
@@ -139,27 +142,31 @@ class _Form:
         self.is_ascii = message.isascii()
         self._has_quoted = any(number >= len(slots) for number in found)
         self._begins_line = [
-            place
+            2 * place + 1
             for place, before in enumerate(pieces[:-1:2])
             if before.endswith(b"\r\n") and found[place] < len(slots)
         ]
         self._pieces = [piece.replace(b"\r\n.", b"\r\n..") for piece in pieces]
         self._pieces[-1] += b".\r\n" if pieces[-1].endswith(b"\r\n") else b"\r\n.\r\n"
-        # With one more than there are, for `itemgetter` gives no tuple for one.
-        self._choose = itemgetter(*found, 0)
+        self._pieces.append(b"")
+        # With an empty one more than there are, for `itemgetter` gives no tuple for one.
+        self._choose = itemgetter(*found, -1)
 
-    def fill(self, values: Sequence[str]) -> bytes:
+    def fill(self, values: Sequence[str]) -> list[bytes]:
         words = [value.encode() for value in values]
         if self._has_quoted:
             words += [_quoted_value(word) for word in words]
-        chosen = list(self._choose(words))
-        del chosen[-1]
-        for place in self._begins_line:
-            if chosen[place].startswith(b"."):
-                chosen[place] = b"." + chosen[place]
+        words.append(b"")
         pieces = self._pieces.copy()
-        pieces[1::2] = chosen
-        return b"".join(pieces)
+        pieces[1::2] = self._choose(words)
+        for place in self._begins_line:
+            if pieces[place].startswith(b"."):
+                pieces[place] = b"." + pieces[place]
+        return pieces
+
+
+def _has_markup(words: str) -> bool:
+    return '"' in words or "<" in words or ">" in words or "&" in words
 
 
 def _quoted_value(value: bytes) -> bytes:

@@ -39,22 +39,34 @@ DEFAULT_TIMEOUT = 60.0
 # An answer that was asked for longer ago is asked for again before the message leaves: a process may have stood still.
 LONGEST_ANSWER_AGE = 2.0
 
+LOOK_AROUND = 0.25  # seconds after which silence is looked at
 LONGEST_REPLY = 65_536
 TLS_RECORD = 16_384  # RFC 8446 section 5.1: what is sent at once is one record, and no part of one can be read
-READ_SIZE = 65_536
+READ_SIZE = 4096  # the answers to a message and an envelope are a tenth of that
 READY_FOR_MESSAGE = 354
 
-_ADDRESS = re.compile(r"[!-;=?-~]+")
+# An address in it is printable ASCII without spaces and angle brackets, so that nothing can break out of it.
+_ENVELOPE = re.compile(
+    r"MAIL FROM:<[!-;=?-~]*>(?: BODY=8BITMIME)?\r\n"
+    r"RCPT TO:<[!-;=?-~]+>\r\n"
+    r"DATA\r\n"
+)  # fmt: skip
+# What nearly every server says at once to a message and the envelope after it, where all is well.
+_USUAL_ANSWERS = re.compile(rb"250 [^\n]*\n250 [^\n]*\n250 [^\n]*\n354 [^\n]*\n")
+_USUALLY_EXPECTED = 4
 _ACCEPTED = Result(Outcome.ACCEPTED, "")
 
 
 @dataclass(slots=True)
 class Parcel:
-    """One reader's copy; `content` is asked with whether the server takes eight bits, right before the copy goes."""
+    """One reader's copy; `content` is asked with whether the server takes eight bits, right before the copy goes.
+
+    It comes in pieces, lest they be joined twice.
+    """
 
     address: str
     sender: str
-    content: Callable[[bool], bytes]
+    content: Callable[[bool], Sequence[bytes]]
 
 
 class Pipeline:
@@ -149,13 +161,16 @@ class _Step(Enum):
     DOT = auto()
 
 
+_COMMANDS = (_Step.MAIL, _Step.RCPT, _Step.DATA)  # as they stand in an envelope
+
+
 @dataclass(slots=True, eq=False)
 class _Errand:
     """A parcel on its way through a session."""
 
     index: int
-    commands: tuple[bytes, bytes, bytes]
-    content: bytes
+    envelope: bytes
+    content: Sequence[bytes]
     may_repeat: bool
     asked_at: float = 0.0
     refusal: smtplib.SMTPException | None = None
@@ -182,7 +197,7 @@ class _Session:
         self._timeout = timeout
         self._connection = connection
         self._is_tls = isinstance(connection.sock, ssl.SSLSocket)
-        self._out: list[bytes | memoryview] = []
+        self._out: bytes | memoryview = b""
         self._in = b""
         self._continued = 0
         self.socket.setblocking(False)
@@ -200,57 +215,66 @@ class _Session:
         """Whether the network takes no more for now."""
         return bool(self._out)
 
-    def send(self, *pieces: bytes, to_dot: int = 0) -> None:
+    def send(self, octets: bytes, *, to_dot: int = 0) -> None:
+        """Write as much as the network takes; `to_dot` is how many of the octets end with the final dot."""
         if to_dot:
-            self.to_dot = to_dot
-        self._out += pieces
+            self.to_dot = len(self._out) + to_dot
+        self._out = b"".join((self._out, octets)) if self._out else octets
         self.deadline = monotonic() + self._timeout
-        self.flush()
+        self._write()
 
     def flush(self) -> None:
+        self._write()
+        if not self._out:
+            self.deadline = monotonic() + self._timeout
+
+    def _write(self) -> None:
         """Write what the network takes. If it takes nothing any more, reading will tell what was answered before."""
-        while self._out:
+        while out := self._out:
             try:
-                count = self._write()
+                count = self.socket.send(memoryview(out)[:TLS_RECORD] if self._is_tls else out)
             except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
                 return
             except OSError:
-                self._out.clear()
+                self._out = b""
                 return
             self.to_dot -= count
-            self._forget(count)
-        self.deadline = monotonic() + self._timeout
+            self._out = memoryview(out)[count:] if count < len(out) else b""
 
-    def _write(self) -> int:
-        if self._is_tls:
-            return self.socket.send(memoryview(self._out[0])[:TLS_RECORD])
-        return self.socket.sendmsg(self._out)
-
-    def _forget(self, count: int) -> None:
-        while count:
-            first = self._out[0]
-            if count < len(first):
-                self._out[0] = memoryview(first)[count:]
-                return
-            count -= len(first)
-            del self._out[0]
-
-    def receive(self) -> list[tuple[int, bytes]]:
-        """Return the replies that have come; `is_gone` then says whether more can come."""
+    def read(self) -> None:
+        """Take in what has come; `is_gone` then says whether more can come."""
         try:
-            while data := self.socket.recv(READ_SIZE):
-                self._in += data
+            while octets := self.socket.recv(READ_SIZE):
+                self._in += octets
                 if not self._is_tls or len(self._in) > LONGEST_REPLY:
-                    break  # the selector knows whether there is more; within TLS it does not
-            else:
-                self.is_gone = True
+                    return  # the selector knows whether there is more; within TLS it does not
+            self.is_gone = True
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError:
             self.is_gone = True
-        return self._take_replies()
 
-    def _take_replies(self) -> list[tuple[int, bytes]]:
+    def take_usual_answers(self) -> tuple["_Errand", "_Errand"] | None:
+        """Return whose message was taken and who is next, if the server said just that and nothing else.
+
+        All four replies at once are by far the most frequent case; any other is for `take_replies`.
+        """
+        expected = self.expected
+        if (
+            len(expected) != _USUALLY_EXPECTED
+            or expected[0][0] is not _Step.DOT
+            or self.to_dot > 0
+            or self._continued
+            or not _USUAL_ANSWERS.fullmatch(self._in)
+        ):
+            return None
+        (_dot, taken), (_mail, following) = expected[0], expected[1]
+        assert taken and following
+        expected.clear()
+        self._in = b""
+        return taken, following
+
+    def take_replies(self) -> list[tuple[int, bytes]]:
         *lines, self._in = self._in.split(b"\n")
         replies: list[tuple[int, bytes]] = []
         for line in lines:
@@ -298,7 +322,7 @@ class _Run:
     def work(self) -> None:
         self._throw_out_ended()
         while self._find_work():
-            for key, mask in self._pipeline.selector.select(0.25):
+            for key, mask in self._pipeline.selector.select(LOOK_AROUND):
                 self._attend(key.data, mask)
             if self._is_stopped:
                 self._break_off_unsent()
@@ -307,12 +331,13 @@ class _Run:
     def _throw_out_ended(self) -> None:
         """Part from sessions that the server ended, or said something in, while nobody listened."""
         for session in list(self._pipeline.sessions):
-            if session.receive() or session.is_gone:
+            session.read()
+            if session.take_replies() or session.is_gone:
                 self._pipeline.drop(session)
 
     def _find_work(self) -> bool:
         """Say whether answers are awaited; where none is and parcels are left, begin with them."""
-        while not any(session.expected for session in self._pipeline.sessions):
+        while not self._is_awaiting():
             if self._is_stopped or not self._waiting:
                 return False
             self._pipeline.part_from([session for session in self._pipeline.sessions if session.is_used_up()])
@@ -326,16 +351,26 @@ class _Run:
                 self._watch(session)
         return True
 
+    def _is_awaiting(self) -> bool:
+        for session in self._pipeline.sessions:  # noqa: SIM110, asked after each wait: a generator costs four times that
+            if session.expected:
+                return True
+        return False
+
     def _attend(self, session: _Session, mask: int) -> None:
         if session not in self._pipeline.sessions:
             return
         if mask & selectors.EVENT_WRITE:
             session.flush()
         if mask & selectors.EVENT_READ:
-            for code, text in session.receive():
-                self._hear(session, code, text)
-                if session not in self._pipeline.sessions:
-                    return
+            session.read()
+            if usual := session.take_usual_answers():
+                self._go_on(session, *usual)
+            else:
+                for code, text in session.take_replies():
+                    self._hear(session, code, text)
+                    if session not in self._pipeline.sessions:
+                        return
             if session.is_gone:
                 self._lose(session)
                 return
@@ -350,18 +385,10 @@ class _Run:
 
     # What is written
 
-    def _begin(self, session: _Session, *before: bytes, to_dot: int = 0) -> None:
+    def _begin(self, session: _Session, before: bytes = b"") -> None:
         """Write the envelope of the next parcel, together with what goes before it."""
-        errand = self._next_errand(session)
-        if errand is None:
-            if before:
-                session.send(*before, to_dot=to_dot)
-        elif session.is_pipelined:
-            session.expected += ((_Step.MAIL, errand), (_Step.RCPT, errand), (_Step.DATA, errand))
-            session.send(*before, b"".join(errand.commands), to_dot=to_dot)
-        else:
-            session.expected.append((_Step.MAIL, errand))
-            session.send(errand.commands[0])
+        if octets := before + self._next_envelope(session):
+            session.send(octets)
 
     def _begin_anew(self, session: _Session) -> None:
         """Go on after an envelope that came to nothing, of which the server may still know a part."""
@@ -371,20 +398,32 @@ class _Run:
         else:
             session.send(b"RSET\r\n")
 
+    def _next_envelope(self, session: _Session) -> bytes:
+        """Return what begins the next parcel: all of its envelope, or as much as may go without waiting."""
+        errand = self._next_errand(session)
+        if errand is None:
+            return b""
+        if not session.is_pipelined:
+            session.expected.append((_Step.MAIL, errand))
+            return _command(errand, _Step.MAIL)
+        session.expected += ((_Step.MAIL, errand), (_Step.RCPT, errand), (_Step.DATA, errand))
+        return errand.envelope
+
     def _next_errand(self, session: _Session) -> _Errand | None:
         while self._waiting and not self._is_stopped and not session.is_used_up():
             index = self._waiting.popleft()
             parcel = self._parcels[index]
             try:
                 content = parcel.content(session.eight_bit)
-                commands = _envelope(parcel, has_eight_bit=session.eight_bit and not content.isascii())
+                has_eight_bit = session.eight_bit and not all(map(bytes.isascii, content))
+                envelope = _envelope(parcel, has_eight_bit=has_eight_bit)
             except ValueError as error:
                 self.results[index] = Result(Outcome.REFUSED, type(error).__name__)
                 continue
             if self._may_begin(index):
                 may_repeat = session.carried > 0 or session.opened_at < self._begun_at
                 session.carried += 1
-                return _Errand(index, commands, content, may_repeat, monotonic())
+                return _Errand(index, envelope, content, may_repeat, monotonic())
         return None
 
     def _send_message(self, session: _Session, errand: _Errand) -> None:
@@ -393,17 +432,20 @@ class _Run:
             session.send(b".\r\n")
         elif self._is_stopped or not self._may_still_go(errand):
             self._lose(session)
-        elif session.is_pipelined:
-            session.expected.append((_Step.DOT, errand))
-            self._begin(session, errand.content, to_dot=len(errand.content))
         else:
             session.expected.append((_Step.DOT, errand))
-            session.send(errand.content, to_dot=len(errand.content))
+            following = self._next_envelope(session) if session.is_pipelined else b""
+            octets = b"".join((*errand.content, following))
+            session.send(octets, to_dot=len(octets) - len(following))
 
     def _may_still_go(self, errand: _Errand) -> bool:
         return monotonic() - errand.asked_at <= LONGEST_ANSWER_AGE or self._may_begin(errand.index)
 
     # What is answered
+
+    def _go_on(self, session: _Session, taken: _Errand, following: _Errand) -> None:
+        self.results[taken.index] = _ACCEPTED
+        self._send_message(session, following)
 
     def _hear(self, session: _Session, code: int, text: bytes) -> None:
         if not session.expected:  # most often a goodbye
@@ -442,10 +484,10 @@ class _Run:
             self._begin_anew(session)
         elif step is _Step.MAIL:
             session.expected.append((_Step.RCPT, errand))
-            session.send(errand.commands[1])
+            session.send(_command(errand, _Step.RCPT))
         else:
             session.expected.append((_Step.DATA, errand))
-            session.send(errand.commands[2])
+            session.send(_command(errand, _Step.DATA))
 
     def _hear_of_data(self, session: _Session, errand: _Errand, code: int, text: bytes) -> None:
         if code == READY_FOR_MESSAGE:
@@ -521,11 +563,16 @@ class _Run:
         self._is_stopped = self._is_stopped or result.is_general
 
 
-def _envelope(parcel: Parcel, *, has_eight_bit: bool) -> tuple[bytes, bytes, bytes]:
-    if not _ADDRESS.fullmatch(parcel.address) or not (_ADDRESS.fullmatch(parcel.sender) or parcel.sender == ""):
-        raise ValueError("An address in an envelope is printable ASCII without spaces and angle brackets.")
+def _envelope(parcel: Parcel, *, has_eight_bit: bool) -> bytes:
     body = " BODY=8BITMIME" if has_eight_bit else ""
-    return f"MAIL FROM:<{parcel.sender}>{body}\r\n".encode(), f"RCPT TO:<{parcel.address}>\r\n".encode(), b"DATA\r\n"
+    envelope = f"MAIL FROM:<{parcel.sender}>{body}\r\nRCPT TO:<{parcel.address}>\r\nDATA\r\n"
+    if not _ENVELOPE.fullmatch(envelope):
+        raise ValueError("An address in an envelope is printable ASCII without spaces and angle brackets.")
+    return envelope.encode()
+
+
+def _command(errand: _Errand, step: _Step) -> bytes:
+    return errand.envelope.splitlines(keepends=True)[_COMMANDS.index(step)]
 
 
 def _refusal(step: _Step, code: int, text: bytes) -> smtplib.SMTPException:

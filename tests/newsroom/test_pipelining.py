@@ -32,7 +32,9 @@ def address_of(number):
 def make_parcels(count, *, content=MESSAGE, first=0):
     return [
         Parcel(
-            address_of(number), SENDER, lambda eight_bit: content if eight_bit else content.replace("ü".encode(), b"u")
+            address_of(number),
+            SENDER,
+            lambda eight_bit: [content if eight_bit else content.replace("ü".encode(), b"u")],
         )
         for number in range(first, first + count)
     ]
