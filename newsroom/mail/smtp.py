@@ -5,6 +5,8 @@ after it, nobody can know (RFC 1047). Used in place of Django's wherever that on
 """
 
 import smtplib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from email.encoders import encode_base64
 from email.message import Message
 from time import monotonic
@@ -30,9 +32,26 @@ class LostAfterDot(smtplib.SMTPServerDisconnected):
 
 
 class _WatchedSession(smtplib.SMTP):
-    """Tells by the kind of its error whether the final dot had left."""
+    """Tells by the kind of its error whether the final dot had left; one that could not be secured is closed."""
 
     _dot_has_left = False
+
+    def starttls(self, *args: Any, **options: Any) -> tuple[int, bytes]:
+        with self._closed_by_a_fault():
+            return super().starttls(*args, **options)
+
+    def login(self, *args: Any, **options: Any) -> tuple[int, bytes]:
+        with self._closed_by_a_fault():
+            return super().login(*args, **options)
+
+    @contextmanager
+    def _closed_by_a_fault(self) -> Iterator[None]:
+        """Django keeps such a session where only its own `close` finds it, which would first wait for a goodbye."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def send(self, s: Any) -> None:
         super().send(s)

@@ -1,12 +1,16 @@
 """What pipelined SMTP says of a parcel is what the server's own log says of it."""
 
 import asyncio
+import gc
 import ipaddress
 import json
+import smtplib
 import socket
 import ssl
 import time
+import warnings
 from collections import Counter
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
@@ -326,6 +330,54 @@ def test_mail_goes_out_encrypted_and_logged_in(certificate, settings):
     assert Counter(mail.recipients[0] for mail in server.received) == Counter(map(address_of, range(22)))
 
 
+def test_mail_goes_out_logged_in_without_encryption(settings):
+    with SmtpStandIn(user="wochenblitz", password="geheim$1") as server:
+        server.configure(settings)
+        settings.EMAIL_USE_TLS = False
+        results = send(make_parcels(20))
+
+    assert set(outcomes(results)) == {Outcome.ACCEPTED}
+    assert Counter(mail.recipients[0] for mail in server.received) == Counter(map(address_of, range(20)))
+
+
+@contextmanager
+def sockets_left_behind():
+    """Yield a list to which the ends of sockets come that were thrown away open."""
+    gc.collect()
+    left = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        yield left
+        gc.collect()
+    left += [str(each.message) for each in caught if "raddr" in str(each.message)]
+
+
+@pytest.mark.parametrize("is_encrypted", [True, False])
+def test_a_failed_login_leaves_no_socket_behind(is_encrypted, certificate, settings):
+    tls = certificate if is_encrypted else None
+    with SmtpStandIn(user="wochenblitz", password="geheim$1", tls=tls) as server:
+        server.configure(settings)
+        settings.EMAIL_USE_TLS, settings.EMAIL_HOST_PASSWORD, settings.EMAIL_TIMEOUT = is_encrypted, "falsch", 20
+
+        with sockets_left_behind() as left, pytest.raises(smtplib.SMTPAuthenticationError):
+            Pipeline().open()
+
+    assert left == []
+
+
+def test_a_server_that_cannot_encrypt_gets_no_password_and_leaves_no_socket_behind(settings):
+    with Scripted() as server:
+        point_at(settings, server.port)
+        settings.EMAIL_USE_TLS = True
+        settings.EMAIL_HOST_USER, settings.EMAIL_HOST_PASSWORD = "wochenblitz", "geheim$1"
+
+        with sockets_left_behind() as left, pytest.raises(smtplib.SMTPNotSupportedError):
+            Pipeline().open()
+
+    assert left == []
+    assert not any(command.startswith(b"AUTH") for command in server.commands)
+
+
 # A server that does what servers do
 
 
@@ -501,3 +553,46 @@ def test_a_pipeline_says_goodbye(settings):
 
     assert server.commands[-1] == b"QUIT\r\n"
     assert sum(command.startswith(b"MAIL") for command in server.commands) == 3
+
+
+# Sessions are recycled
+
+
+@pytest.mark.parametrize(("extensions", "limit"), [(KINDS[0], "MESSAGES_PER_PIPELINE"), ((), "MESSAGES_PER_SESSION")])
+def test_a_session_ends_after_so_many_messages_and_the_next_goes_on(extensions, limit, settings, monkeypatch):
+    monkeypatch.setattr(f"newsroom.mail.pipelining.{limit}", 4)
+    server, results = talk(settings, count=10, extensions=extensions)
+
+    assert outcomes(results) == [Outcome.ACCEPTED] * 10
+    assert len(server.messages) == 10
+    assert server.sessions == 3
+    assert [command for command in server.commands if command == b"QUIT\r\n"] == [b"QUIT\r\n"] * 3
+    assert _mails_by_session(server) == [4, 4, 2]
+
+
+@pytest.mark.parametrize("extensions", [KINDS[0], ()])
+def test_a_session_ends_after_so_many_seconds_and_the_next_goes_on(extensions, settings, monkeypatch):
+    monkeypatch.setattr("newsroom.mail.pipelining.SECONDS_PER_SESSION", 0.2)
+    server, results = talk(settings, count=12, extensions=extensions, pause=0.02, timeout=5)
+
+    assert outcomes(results) == [Outcome.ACCEPTED] * 12
+    assert len(server.messages) == 12
+    assert server.sessions > 1
+    assert all(_mails_by_session(server))  # each new session is put to use
+
+
+def test_what_a_session_carried_is_counted_over_many_calls(settings, monkeypatch):
+    monkeypatch.setattr("newsroom.mail.pipelining.MESSAGES_PER_PIPELINE", 5)
+    pipeline = Pipeline(connections=1)
+    with Scripted() as server:
+        point_at(settings, server.port)
+        told = [pipeline.hand_over(make_parcels(2, first=first), may_begin=lambda index: True) for first in range(6)]
+        pipeline.close()
+
+    assert [outcomes(results) for results in told] == [[Outcome.ACCEPTED] * 2] * 6
+    assert _mails_by_session(server) == [5, 5, 2]
+
+
+def _mails_by_session(server):
+    sessions = b"".join(server.commands).upper().split(b"EHLO ")[1:]
+    return [session.count(b"MAIL FROM:") for session in sessions]
