@@ -2,6 +2,7 @@
 
 import io
 import sys
+from uuid import UUID
 
 import pytest
 from django.core.management import CommandError, call_command
@@ -73,6 +74,16 @@ def test_a_return_address_outlives_a_change_of_the_key(sent, settings):
     assert verp.find_row([sender]) == row.uuid
     settings.SECRET_KEY_FALLBACKS = []
     assert verp.find_row([sender]) is None
+
+
+def test_the_return_address_of_a_mail_sent_long_ago_is_still_made_and_read(settings):
+    settings.BOUNCE_ADDRESS = "bounces@wochenblitz.example"
+    settings.SECRET_KEY = "an-older-key-for-tests-0123456789-0123456789-0123456789"
+    row = UUID("0b8f2a34-7f0c-4a9e-9d55-6d0f6f5f2a11")
+    address = "bounces+bohsund7brfj5hkvnuhw6xzkcfbtwk2srlkyuc4m64@wochenblitz.example"
+
+    assert verp.return_address(row) == address
+    assert verp.find_row([address]) == row
 
 
 def test_a_mail_that_comes_back_for_good_ends_the_readers_subscriptions(sent, monkeypatch, capsys):

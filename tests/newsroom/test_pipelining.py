@@ -10,7 +10,7 @@ import ssl
 import time
 import warnings
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from threading import Event, Thread
 
@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from newsroom.mail.outcomes import Outcome, Result
-from newsroom.mail.pipelining import Parcel, Pipeline
+from newsroom.mail.pipelining import Parcel, Pipeline, _Session
 from tests.stand_ins import SmtpStandIn
 from tests.torture.provider import SmtpProvider
 
@@ -553,6 +553,126 @@ def test_a_pipeline_says_goodbye(settings):
 
     assert server.commands[-1] == b"QUIT\r\n"
     assert sum(command.startswith(b"MAIL") for command in server.commands) == 3
+
+
+# Answers that come together
+
+
+class AtOnce:
+    """A server that answers all it has been sent in one breath, or in two: `cut` says after how many octets."""
+
+    def __init__(self, answers=(), *, cut=0):
+        self._answers = {"DATA": "354 go on\r\n", "QUIT": "221 bye\r\n"} | dict(answers)
+        self._cut = cut
+        self.messages, self.runs = [], []
+
+    def __enter__(self):
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *error):
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+    def _accept(self):
+        with suppress(OSError):
+            while True:
+                connection, _peer = self._listener.accept()
+                Thread(target=self._serve, args=(connection,), daemon=True).start()
+
+    def _serve(self, connection):
+        self._unread, self._is_in_message = b"", False
+        with connection, suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            connection.sendall(b"220 hello\r\n")
+            while octets := connection.recv(1_000_000):
+                self._unread += octets
+                self._say(connection, b"".join(self._answers_to_all()))
+
+    def _answers_to_all(self):
+        while (end := self._unread.find(b"\r\n.\r\n" if self._is_in_message else b"\r\n")) >= 0:
+            if self._is_in_message:
+                self.messages.append(self._unread[2:end])
+                self._unread, self._is_in_message = self._unread[end + 5 :], False
+                yield self._answer("DOT")
+                continue
+            line, self._unread = self._unread[:end], self._unread[end + 2 :]
+            word = line[:4].decode().upper()
+            answer = self._answer(word, to_first=b"leserin0@" in line)
+            if word == "DATA" and answer.startswith(b"354"):
+                # A lone dot ends an empty message, so the end of the line before it has to stay.
+                self._unread, self._is_in_message = b"\r\n" + self._unread, True
+            yield b"250-server.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n" if word == "EHLO" else answer
+
+    def _answer(self, word, *, to_first=False):
+        # The first envelope is answered alone, so that what is odd comes among other answers.
+        is_odd = word in self._answers and not (to_first or (word in {"DATA", "MAIL"} and not self.messages))
+        standard = "354 go on\r\n" if word == "DATA" else "250 2.0.0 ok\r\n"
+        return (self._answers[word] if is_odd else standard).encode()
+
+    def _say(self, connection, octets):
+        self.runs.append(octets)
+        for part in (octets[: self._cut], octets[self._cut :]):
+            if part:
+                connection.sendall(part)
+                time.sleep(0.002 if self._cut else 0)
+
+
+def talk_at_once(settings, count=3, **script):
+    with AtOnce(**script) as server:
+        point_at(settings, server.port, timeout=1)
+        results = send(make_parcels(count), connections=1)
+    return server, results
+
+
+USUAL = b"250 2.0.0 ok\r\n250 2.0.0 ok\r\n250 2.0.0 ok\r\n354 go on\r\n"
+
+
+@pytest.fixture
+def usual(monkeypatch):
+    """How often four usual answers were taken at once."""
+    take, taken = _Session.take_usual_answers, []
+
+    def watch(session):
+        found = take(session)
+        taken.extend([1] if found else [])
+        return found
+
+    monkeypatch.setattr(_Session, "take_usual_answers", watch)
+    return taken
+
+
+def test_usual_answers_are_taken_at_once_wherever_they_are_cut(settings, usual):
+    for cut in range(len(USUAL)):
+        server, results = talk_at_once(settings, cut=cut)
+
+        assert results == [Result(Outcome.ACCEPTED, "")] * 3
+        assert server.messages == [MESSAGE.removesuffix(b"\r\n.\r\n")] * 3
+        assert server.runs.count(USUAL) == 2
+        if cut == 0:
+            assert len(usual) == 2
+
+
+ODD = [
+    "250-2.1.0 well\r\n250 ok\r\n", "250\r\n", "251 2.1.5 elsewhere\r\n", "354 odd\r\n", "421 4.3.0 bye\r\n",
+    "450 4.2.1 later\r\n", "550 5.1.1 no\r\n", "535 5.7.8 who\r\n", "hello?\r\n", "25\r\n", "250 ok\n",
+    "250 ok\r\n250 ok\r\n", "354 go on\r\n250 ok\r\n", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("odd", ODD)
+@pytest.mark.parametrize("word", ["MAIL", "RCPT", "DATA", "DOT"])
+def test_an_odd_answer_among_usual_ones_means_the_same_together_and_apart(word, odd, settings):
+    at_once, whole = talk_at_once(settings, count=4, answers={word: odd})
+    # Within the first line, so that no run can be read as a whole.
+    in_two, apart = talk_at_once(settings, count=4, answers={word: odd}, cut=2)
+
+    assert whole == apart
+    assert at_once.messages == in_two.messages
+    accepted = [result for result in whole if result and result.outcome is Outcome.ACCEPTED]
+    assert len(accepted) <= len(at_once.messages)
 
 
 # Sessions are recycled

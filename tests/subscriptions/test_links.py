@@ -1,4 +1,4 @@
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -85,3 +85,32 @@ def test_links_are_absolute_and_short_enough_for_a_header(settings):
 
     assert url.startswith("https://www.example.com/newsletter/abmelden/")
     assert url.endswith("/") and len(url) < 200
+
+
+def test_the_tokens_of_mails_sent_long_ago_are_still_made_and_read(settings):
+    settings.SECRET_KEY, row = OLD_KEY, UUID("0b8f2a34-7f0c-4a9e-9d55-6d0f6f5f2a11")
+    leave = "C48qNH8MSp6dVW0Pb18qERpOEbUG-IUFCtmvRpLaeJhk6y6F"
+    preferences = "C48qNH8MSp6dVW0Pb18qEfUzfmVBcSXeJC_S3-zcSs3vTkjv"
+    why = "C48qNH8MSp6dVW0Pb18qER7acavzk6PKQetMLJRsAwfLf876"
+    seed = links.TokenSeed("0123456789abcdef" * 2, links.hash_token("b8gnoi0c0uIbU15Tt1cYUcZQ-uUn05gS8fifLPkPKdg"))
+
+    assert links.IssueTokens()(row) == (leave, preferences, why)
+    assert (links.unsubscribe_token(row), links.preferences_token(row), links.why_token(row)) == (
+        leave,
+        preferences,
+        why,
+    )
+    assert links.read_unsubscribe_token(leave) == links.read_preferences_token(preferences) == row
+    assert links.read_why_token(why) == row
+    assert links.hash_token(links.derive_token(Purpose.CONFIRM, row, seed)) == seed.token_hash
+
+
+def test_the_three_links_of_an_issue_are_those_made_one_by_one():
+    tokens = links.IssueTokens()
+
+    for row in [uuid4() for _ in range(50)]:
+        assert links.issue_urls(*tokens(row)) == {
+            "unsubscribe_url": links.unsubscribe_url(row),
+            "preferences_url": links.preferences_url(row),
+            "why_url": links.why_url(row),
+        }
