@@ -1,0 +1,57 @@
+"""What goes out over SMTP is serialised once for all readers, and yet each one's own."""
+
+from email import message_from_bytes
+from uuid import uuid4
+
+import pytest
+from django.utils import timezone
+
+from digests import handover
+from digests.handover import Letter, PreparedCopies
+from tests.makers import make_digest
+
+pytestmark = pytest.mark.django_db
+
+
+def make_letter(address="Leserin.Mueller+news@leser.example"):
+    return Letter(1, uuid4(), 1, 0, address, uuid4(), timezone.now())
+
+
+def read(content):
+    """Each part's headers, but for the time and how parts are set apart, and its words."""
+    return [
+        (
+            [
+                (name, value.replace("\r\n", "").replace("\n", ""))
+                for name, value in part.items()
+                if name not in {"Date", "Content-Transfer-Encoding"} and "boundary=" not in value
+            ],
+            None if part.is_multipart() else part.get_payload(decode=True),
+        )
+        for part in message_from_bytes(content).walk()
+    ]
+
+
+def sent(parcel, *, eight_bit):
+    """A parcel's octets as its receiver reads them: without the dots that SMTP adds."""
+    octets = b"".join(parcel.content(eight_bit))
+    return (b"\r\n" + octets.removesuffix(b".\r\n")).replace(b"\r\n.", b"\r\n")[2:]
+
+
+@pytest.mark.parametrize("eight_bit", [True, False])
+def test_a_prepared_copy_reads_as_the_message_built_for_that_reader(eight_bit):
+    digest = make_digest(articles=5)
+    prepared, copies = PreparedCopies(digest), handover.Copies(digest)
+
+    for letter in (make_letter(), make_letter("a&b@leser.example")):
+        built = copies.message(letter).message().as_bytes(linesep="\r\n")
+        assert read(sent(prepared.parcel(letter), eight_bit=eight_bit)) == read(built)
+        assert b".slot.invalid" not in sent(prepared.parcel(letter), eight_bit=eight_bit)
+
+
+@pytest.mark.parametrize("address", ["ü@leser.example", "a@b.example, c@d.example", "a@b.example\r\nBcc: c@d.example"])
+def test_a_copy_for_what_is_no_address_is_none(address):
+    parcel = PreparedCopies(make_digest()).parcel(make_letter(address))
+
+    with pytest.raises(ValueError, match="To: is not one address"):
+        parcel.content(True)
