@@ -68,7 +68,8 @@ class Mould:
         together = "".join(values)
         if not (together.isascii() and together.isprintable()) or len(values) != self._count:
             raise ValueError("A value for a slot is printable ASCII, one for each slot.")
-        if not all(values) or max(map(len, values)) > LONGEST_VALUE:
+        # Most often all of them together are shorter than one may be.
+        if not all(values) or (len(together) > LONGEST_VALUE and max(map(len, values)) > LONGEST_VALUE):
             raise ValueError("A value for a slot is empty or too long.")
         if _has_markup(together) and _has_markup("".join(map("".join, self._of_html(values)))):
             raise ValueError("A value for a slot in HTML is without quotes, angle brackets and ampersands.")

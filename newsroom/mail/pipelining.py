@@ -39,7 +39,7 @@ DEFAULT_TIMEOUT = 60.0
 # An answer that was asked for longer ago is asked for again before the message leaves: a process may have stood still.
 LONGEST_ANSWER_AGE = 2.0
 
-LOOK_AROUND = 0.25  # seconds after which silence is looked at
+LOOK_AROUND = 0.25  # seconds after which it is looked at who is silent
 LONGEST_REPLY = 65_536
 TLS_RECORD = 16_384  # RFC 8446 section 5.1: what is sent at once is one record, and no part of one can be read
 READ_SIZE = 4096  # the answers to a message and an envelope are a tenth of that
@@ -221,14 +221,9 @@ class _Session:
             self.to_dot = len(self._out) + to_dot
         self._out = b"".join((self._out, octets)) if self._out else octets
         self.deadline = monotonic() + self._timeout
-        self._write()
+        self.flush()
 
     def flush(self) -> None:
-        self._write()
-        if not self._out:
-            self.deadline = monotonic() + self._timeout
-
-    def _write(self) -> None:
         """Write what the network takes. If it takes nothing any more, reading will tell what was answered before."""
         while out := self._out:
             try:
@@ -240,6 +235,7 @@ class _Session:
                 return
             self.to_dot -= count
             self._out = memoryview(out)[count:] if count < len(out) else b""
+        self.deadline = monotonic() + self._timeout
 
     def read(self) -> None:
         """Take in what has come; `is_gone` then says whether more can come."""
@@ -317,7 +313,7 @@ class _Run:
         self._may_begin = may_begin
         self._waiting = deque(range(len(parcels)))
         self._is_stopped = False
-        self._begun_at = monotonic()
+        self._begun_at = self._look_around_at = monotonic()
 
     def work(self) -> None:
         self._throw_out_ended()
@@ -554,6 +550,9 @@ class _Run:
 
     def _expire(self) -> None:
         now = monotonic()
+        if now < self._look_around_at:
+            return
+        self._look_around_at = now + LOOK_AROUND
         for session in list(self._pipeline.sessions):
             if session.expected and now > session.deadline:
                 self._lose(session)
