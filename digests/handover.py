@@ -73,9 +73,12 @@ class PreparedCopies:
     """A digest's copies as SMTP wants them: one message made and serialised once, the readers' own words put in."""
 
     def __init__(self, digest: Digest) -> None:
+        unsubscribe_url, preferences_url, why_url = links.issue_urls(*_TOKEN_SLOTS)
         message = rendering.Copies(digest).message(
             to=_TO_SLOT,
-            **links.issue_urls(*_TOKEN_SLOTS),
+            unsubscribe_url=unsubscribe_url,
+            preferences_url=preferences_url,
+            why_url=why_url,
             message_id=messages.make_message_id(_DELIVERY_SLOT),
         )
         self._mould = Mould(message, (_TO_SLOT, _DELIVERY_SLOT, *_TOKEN_SLOTS))

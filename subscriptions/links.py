@@ -150,13 +150,13 @@ class IssueTokens:
         return text[:TOKEN_LENGTH], text[TOKEN_LENGTH:-TOKEN_LENGTH], text[-TOKEN_LENGTH:]
 
 
-def issue_urls(leave: str, settings_: str, why: str) -> dict[str, str]:
-    """Return the links around such tokens, by what `rendering` calls them and in that order."""
-    return {
-        "unsubscribe_url": _absolute("subscriptions:unsubscribe", leave),
-        "preferences_url": _absolute("subscriptions:preferences", settings_),
-        "why_url": _absolute("subscriptions:why", why),
-    }
+def issue_urls(leave: str, preferences: str, why: str) -> tuple[str, str, str]:
+    """Return the links around such tokens."""
+    return (
+        _absolute("subscriptions:unsubscribe", leave),
+        _absolute("subscriptions:preferences", preferences),
+        _absolute("subscriptions:why", why),
+    )
 
 
 def rights_form_token(request: UUID, now: datetime) -> str:

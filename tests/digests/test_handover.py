@@ -44,7 +44,7 @@ def test_a_prepared_copy_reads_as_the_message_built_for_that_reader(eight_bit):
     prepared, copies = PreparedCopies(digest), handover.Copies(digest)
 
     for letter in (make_letter(), make_letter("a&b@leser.example")):
-        built = copies.message(letter).message().as_bytes(linesep="\r\n")
+        built = copies.message(letter).message().as_bytes(linesep="\r\n")  # type: ignore[call-arg]
         assert read(sent(prepared.parcel(letter), eight_bit=eight_bit)) == read(built)
         assert b".slot.invalid" not in sent(prepared.parcel(letter), eight_bit=eight_bit)
 

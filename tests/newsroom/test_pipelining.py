@@ -344,7 +344,7 @@ def test_mail_goes_out_logged_in_without_encryption(settings):
 def sockets_left_behind():
     """Yield a list to which the ends of sockets come that were thrown away open."""
     gc.collect()
-    left = []
+    left: list[str] = []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         yield left
