@@ -363,14 +363,16 @@ class _Run:
             if usual := session.take_usual_answers():
                 self._go_on(session, *usual)
             else:
-                for code, text in session.take_replies():
-                    self._hear(session, code, text)
-                    if session not in self._pipeline.sessions:
-                        return
-            if session.is_gone:
+                self._hear_all(session)
+            if session.is_gone and session in self._pipeline.sessions:
                 self._lose(session)
-                return
         self._watch(session)
+
+    def _hear_all(self, session: _Session) -> None:
+        for code, text in session.take_replies():
+            self._hear(session, code, text)
+            if session not in self._pipeline.sessions:
+                return
 
     def _watch(self, session: _Session) -> None:
         """Have the selector tell of room to write while there is something to write."""

@@ -559,9 +559,13 @@ def test_a_pipeline_says_goodbye(settings):
 
 
 class AtOnce:
-    """A server that answers all it has been sent in one breath, or in two: `cut` says after how many octets."""
+    """A server that answers all it has been sent in one breath, or in two: `cut` says after how many octets.
 
-    def __init__(self, answers=(), *, cut=0):
+    After the octets in `last` it hangs up, in the same packet.
+    """
+
+    def __init__(self, answers=(), *, cut=0, tls=None, last=b"none"):
+        self._tls, self._last = tls, last
         self._answers = {"DATA": "354 go on\r\n", "QUIT": "221 bye\r\n"} | dict(answers)
         self._cut = cut
         self.messages, self.runs = [], []
@@ -583,6 +587,8 @@ class AtOnce:
                 Thread(target=self._serve, args=(connection,), daemon=True).start()
 
     def _serve(self, connection):
+        if self._tls:
+            connection = self._tls.wrap_socket(connection, server_side=True)
         self._unread, self._is_in_message = b"", False
         with connection, suppress(OSError):
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -614,6 +620,11 @@ class AtOnce:
 
     def _say(self, connection, octets):
         self.runs.append(octets)
+        if octets == self._last:
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CORK, 1)
+            connection.sendall(octets)
+            connection.shutdown(socket.SHUT_WR)
+            return
         for part in (octets[: self._cut], octets[self._cut :]):
             if part:
                 connection.sendall(part)
@@ -653,6 +664,24 @@ def test_usual_answers_are_taken_at_once_wherever_they_are_cut(settings, usual):
         assert server.runs.count(USUAL) == 2
         if cut == 0:
             assert len(usual) == 2
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="only Linux puts both into one packet")
+def test_a_server_that_hangs_up_with_its_answers_is_not_parted_from_twice(certificate, settings, monkeypatch):
+    monkeypatch.setattr("newsroom.mail.pipelining.LONGEST_ANSWER_AGE", -1.0)
+    asked: Counter[int] = Counter()
+
+    def may_begin(index):
+        asked[index] += 1
+        return index != 1 or asked[index] == 1
+
+    with AtOnce(tls=certificate, last=USUAL) as server:
+        point_at(settings, server.port)
+        settings.EMAIL_USE_SSL = True
+        results = send(make_parcels(3), may_begin=may_begin, connections=1)
+
+    assert outcomes(results) == [Outcome.ACCEPTED, None, Outcome.ACCEPTED]
+    assert len(server.messages) == 2
 
 
 ODD = [
