@@ -29,6 +29,7 @@ from subscriptions.models import (
     lapse_limit,
     unused_since,
 )
+from subscriptions.statements import Visit
 from subscriptions.wording import Choice, Offer
 
 logger = logging.getLogger(__name__)
@@ -61,16 +62,28 @@ def request_sign_up(address: Address, chosen: Offer, *, origin: Origin, now: dat
 
     The same for every address: what the mail will say, or whether it may go at all, is decided when it is sent.
     """
-    if all(text.is_borne for text in chosen.texts):
-        return _write_sign_up(address, chosen, chosen.texts, origin=origin, now=now)
     with transaction.atomic():
         texts = [wording.keep(text, now=now) for text in chosen.texts]
-        return _write_sign_up(address, chosen, texts, origin=origin, now=now)
+        form = _draft(address, chosen, texts, origin=origin, now=now)
+        statements.keep_form(form)
+    return form.sign_up
 
 
-def _write_sign_up(
+def request_sign_up_of(
+    visit: Visit, address: Address, chosen: Offer, *, origin: Origin, now: datetime
+) -> tuple[int, bool]:
+    """Count a network's request and, unless it is one too many, do what `request_sign_up` does, all in one.
+
+    For texts that others have agreed to before. Return how many requests the network has made, and whether the form was
+    kept; else what it shows is no longer what is offered.
+    """
+    form = _draft(address, chosen, chosen.texts, origin=origin, now=now)
+    return statements.admit_form(form, visit, language=chosen.language, mark=chosen.mark)
+
+
+def _draft(
     address: Address, chosen: Offer, texts: Sequence[ConsentText], *, origin: Origin, now: datetime
-) -> SignUp:
+) -> statements.Form:
     uuid = uuid4()
     seed = links.new_seed(links.Purpose.CONFIRM, uuid)
     sign_up = SignUp(
@@ -87,15 +100,14 @@ def _write_sign_up(
         expires_at=now + settings.CONFIRMATION_LIFETIME,
     )
     proof, payload = ledger.draft(_requested(sign_up, texts, origin), at=now)
-    statements.write_sign_up(
-        sign_up,
+    return statements.Form(
+        sign_up=sign_up,
         newsletters=[choice.newsletter.pk for choice in chosen.choices],
         texts=[text.pk for text in texts],
         proof=proof,
         payload=payload,
         mail=outbox.draft("sign_up", reference=uuid, now=now),
     )
-    return sign_up
 
 
 def find_sign_up(token: str) -> SignUp | None:

@@ -1,5 +1,6 @@
 from datetime import datetime
 from functools import cached_property
+from typing import Any, Self
 
 from django import forms
 from django.utils.translation import gettext_lazy as _
@@ -9,7 +10,28 @@ from subscriptions import wording
 from subscriptions.reader_forms import Staleness, Stamp, read_stamp
 
 
-class AddressField(forms.CharField):
+class Shared:
+    """A field that is the same in all forms of its kind: else Django copies each for each form, which costs a third."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+
+class HiddenField(Shared, forms.CharField):
+    pass
+
+
+class NewslettersField(Shared, forms.MultipleChoiceField):
+    """Any newsletters, by their slugs; which of them can be chosen, the form knows."""
+
+    def __init__(self) -> None:
+        super().__init__(error_messages={"required": _("Please choose at least one newsletter.")})
+
+    def valid_value(self, value: str) -> bool:
+        return True
+
+
+class AddressField(Shared, forms.CharField):
     """A field whose value is an `Address`; what cannot be mailed is refused with a sentence that says why."""
 
     def __init__(self) -> None:
@@ -32,8 +54,8 @@ class AddressField(forms.CharField):
 class StampedForm(forms.Form):
     """A form with the signed stamp of its page, and a field that no reader sees and robots fill in."""
 
-    url = forms.CharField(required=False)
-    stamp = forms.CharField(required=False)
+    url = HiddenField(required=False)
+    stamp = HiddenField(required=False)
 
     @property
     def is_trapped(self) -> bool:
@@ -50,18 +72,22 @@ class StampedForm(forms.Form):
 
 class SignUpForm(StampedForm):
     email = AddressField()
-    newsletters = forms.MultipleChoiceField(
-        error_messages={
-            "required": _("Please choose at least one newsletter."),
-            "invalid_choice": _("One of the newsletters can no longer be chosen. Please choose again."),
-        },
-    )
+    newsletters = NewslettersField()
 
     def __init__(self, data: object = None, *, offer: wording.Offer) -> None:
         super().__init__(data)  # type: ignore[arg-type]
         self.offer = offer
-        names = [(choice.newsletter.slug, choice.newsletter.name) for choice in offer.choices]
-        self.fields["newsletters"].choices = names  # type: ignore[attr-defined]
+
+    def clean_newsletters(self) -> list[str]:
+        slugs: list[str] = self.cleaned_data["newsletters"]
+        if not {choice.newsletter.slug for choice in self.offer.choices}.issuperset(slugs):
+            raise forms.ValidationError(
+                _("One of the newsletters can no longer be chosen. Please choose again."), code="invalid_choice"
+            )
+        return slugs
+
+    def may_pass(self, now: datetime) -> bool:
+        return not self.is_trapped and self.is_valid() and not self.staleness(self.offer.fingerprint, now)
 
     @property
     def chosen(self) -> wording.Offer:

@@ -74,6 +74,17 @@ def reader_form(view: View) -> View:
     are not stored; its empty form may be, the stamp in it is good for a day.
     """
 
+    @wraps(view)
+    def counted(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
+        wait = throttling.admit(request, timezone.now()) if request.method == "POST" else None
+        return too_many(request, wait) if wait else view(request, *args, **kwargs)
+
+    return counting_form(counted)
+
+
+def counting_form(view: View) -> View:
+    """A `reader_form` that counts its POST itself, together with what it writes."""
+
     @csrf_exempt
     @wraps(view)
     def guarded(request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponse:
@@ -81,8 +92,6 @@ def reader_form(view: View) -> View:
             return view(request, *args, **kwargs)
         if is_from_elsewhere(request):
             return _unstored(render(request, "subscriptions/from_elsewhere.html", status=403))
-        if wait := throttling.admit(request, timezone.now()):
-            return _unstored(too_many(request, wait))
         return _unstored(view(request, *args, **kwargs))
 
     return guarded

@@ -1,10 +1,12 @@
 """What each sign-up asks of the database, in the fewest statements: they are the busiest of the site.
 
-On PostgreSQL the form's rows, its proof and its mail are one statement and with it one transaction, over before the
-next reader's begins. SQLite cannot write to several tables in one statement, nor does a statement cost it a way.
+On PostgreSQL the limit, the look at what is offered, the form's rows, its proof and its mail are one statement and with
+it one transaction, over before the next reader's begins. SQLite cannot write to several tables in one statement, nor
+does a statement cost it a way.
 """
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -16,8 +18,8 @@ from newsroom.postgresql.base import busy_cursor
 from subscriptions.models import ConsentPayload, ConsentRecord, RequestCount, SignUp
 
 _COUNT = f"""
-INSERT INTO {RequestCount._meta.db_table} AS counted (network, window_start, count)
-{{row}} ON CONFLICT (network, window_start) DO UPDATE SET count = counted.count + 1 RETURNING count
+INSERT INTO {RequestCount._meta.db_table} AS known (network, window_start, count)
+{{row}} ON CONFLICT (network, window_start) DO UPDATE SET count = known.count + 1 RETURNING count
 """
 # A power cut may forget the last moment's counts; so no reader waits until the disk has them.
 _HURRIED = "SELECT %s, %s, 1 FROM (SELECT set_config('synchronous_commit', 'off', true)) AS hurried"
@@ -28,7 +30,7 @@ NOT EXISTS (
     WHERE newer.language = words.language AND newer.version > words.version AND {same}
 )
 """
-_OFFER = f"""
+_OFFER_ROWS = f"""
 SELECT newsletter.id, newsletter.name, newsletter.slug, newsletter.description, newsletter.frequency,
     newsletter.position, newsletter.state, words.id, words.version, words.wording, used.text_id IS NOT NULL
 FROM subscriptions_newsletter newsletter
@@ -42,53 +44,93 @@ FROM subscriptions_consenttext words
 LEFT JOIN subscriptions_consenttextuse used ON used.text_id = words.id
 WHERE words.newsletter_id IS NULL AND words.language = %s
     AND {_NEWEST.format(same="newer.newsletter_id IS NULL")}
-ORDER BY 6, 2
 """  # noqa: S608
+_OFFER = f"{_OFFER_ROWS} ORDER BY 6, 2"
+# All that is offered in few octets, by which the database tells whether it still is.
+_DIGEST = "SELECT sha256(convert_to(string_agg(offer::text, '' ORDER BY offer::text), 'UTF8')) FROM offer"
+_OFFER_WITH_DIGEST = f"WITH offer AS ({_OFFER_ROWS}) SELECT offer.*, ({_DIGEST}) FROM offer ORDER BY 6, 2"
 
 
-def count_request(network: str, window_start: datetime) -> int:
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """A network's request in a window, and how many it may make in that."""
+
+    network: str
+    window_start: datetime
+    limit: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadOffer:
+    """What is offered: the open newsletters in their order, each with its newest text, if any, and whether it is borne.
+
+    The declaration's text is a row without a newsletter. `mark` is by what the database knows it again.
+    """
+
+    rows: tuple[tuple[Any, ...], ...]
+    mark: Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A submitted form with all that belongs to it; newsletters and texts by their keys."""
+
+    sign_up: SignUp
+    newsletters: Sequence[int]
+    texts: Sequence[int]
+    proof: ConsentRecord
+    payload: ConsentPayload
+    mail: OutboxMail
+
+
+def count_request(visit: Visit) -> int:
     """Count one more request of a network in a window, and return how many it has made."""
     row = _HURRIED if connection.vendor == "postgresql" else "VALUES (%s, %s, 1)"
-    start = connection.ops.adapt_datetimefield_value(window_start)
+    start = connection.ops.adapt_datetimefield_value(visit.window_start)
     with busy_cursor() as cursor:
-        cursor.execute(_COUNT.format(row=row), [network, start])
+        cursor.execute(_COUNT.format(row=row), [visit.network, start])
         return int(cursor.fetchone()[0])
 
 
-def read_offer(language: str) -> tuple[tuple[Any, ...], ...]:
-    """Return the open newsletters in their order, each with its newest text, if it has one, and whether that is borne.
-
-    The declaration's text is a row without a newsletter.
-    """
+def read_offer(language: str) -> ReadOffer:
+    is_postgresql = connection.vendor == "postgresql"
     with busy_cursor() as cursor:
-        cursor.execute(_OFFER, [language, language])
-        return tuple(tuple(row) for row in cursor.fetchall())
+        cursor.execute(_OFFER_WITH_DIGEST if is_postgresql else _OFFER, [language, language])
+        found = tuple(tuple(row) for row in cursor.fetchall())
+    if not is_postgresql:
+        return ReadOffer(found, mark=found)
+    return ReadOffer(tuple(row[:-1] for row in found), mark=found[0][-1] if found else None)
 
 
-def write_sign_up(
-    sign_up: SignUp,
-    *,
-    newsletters: Sequence[int],
-    texts: Sequence[int],
-    proof: ConsentRecord,
-    payload: ConsentPayload,
-    mail: OutboxMail,
-) -> None:
-    """Write a submitted form with all that belongs to it, or nothing of it. Newsletters and texts are named by key."""
+def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[int, bool]:
+    """Count a network's request, and keep its form unless it is one too many or what it shows is offered no longer.
+
+    Return how many requests the network has made, and whether the form was kept: then all of it was.
+    """
     if connection.vendor == "postgresql":
-        values = [value for row in (sign_up, proof, payload, mail) for value in _values(row)]
+        written = [value for row in (form.sign_up, form.proof, form.payload, form.mail) for value in _values(row)]
+        asked = [visit.network, visit.window_start, language, language, visit.limit, mark]
         with busy_cursor() as cursor:
-            cursor.execute(_sign_up_statement(), [*values, list(newsletters), list(texts)])
-            sign_up.pk, proof.pk = cursor.fetchone()
-        return
-    with transaction.atomic():
-        sign_up.save(force_insert=True)
-        proof.save(force_insert=True)
-        payload.record = proof
-        payload.save(force_insert=True)
-        mail.save(force_insert=True)
-        _link(SignUp.newsletters.through, sign_up, "newsletter_id", newsletters)
-        _link(SignUp.consent_texts.through, sign_up, "consenttext_id", texts)
+            cursor.execute(_form_statement(), [*asked, *written, list(form.newsletters), list(form.texts)])
+            count, form.sign_up.pk, form.proof.pk, _hurry = cursor.fetchone()
+        return count, form.sign_up.pk is not None
+    count = count_request(visit)
+    if count > visit.limit or read_offer(language).mark != mark:
+        return count, False
+    keep_form(form)
+    return count, True
+
+
+@transaction.atomic
+def keep_form(form: Form) -> None:
+    """Write a submitted form with all that belongs to it, or nothing of it."""
+    form.sign_up.save(force_insert=True)
+    form.proof.save(force_insert=True)
+    form.payload.record = form.proof
+    form.payload.save(force_insert=True)
+    form.mail.save(force_insert=True)
+    _link(SignUp.newsletters.through, form.sign_up, "newsletter_id", form.newsletters)
+    _link(SignUp.consent_texts.through, form.sign_up, "consenttext_id", form.texts)
 
 
 def _link(through: type[models.Model], sign_up: SignUp, column: str, keys: Iterable[int]) -> None:
@@ -96,22 +138,27 @@ def _link(through: type[models.Model], sign_up: SignUp, column: str, keys: Itera
 
 
 @cache
-def _sign_up_statement() -> str:
+def _form_statement() -> str:
     newsletters, texts = (each.through._meta.db_table for each in (SignUp.newsletters, SignUp.consent_texts))
     return f"""
-        WITH sign_up AS (INSERT INTO {_into(SignUp)} VALUES ({_places(SignUp)}) RETURNING id),
-        proof AS (INSERT INTO {_into(ConsentRecord)} VALUES ({_places(ConsentRecord)}) RETURNING id),
+        WITH counted AS ({_COUNT.format(row="VALUES (%s, %s, 1)")}),
+        offer AS ({_OFFER_ROWS}),
+        gate AS (SELECT FROM counted WHERE count <= %s AND ({_DIGEST}) = %s),
+        sign_up AS (INSERT INTO {_into(SignUp)} SELECT {_places(SignUp)} FROM gate RETURNING id),
+        proof AS (INSERT INTO {_into(ConsentRecord)} SELECT {_places(ConsentRecord)} FROM gate RETURNING id),
         payload AS (
             INSERT INTO {_into(ConsentPayload, "record_id, ")} SELECT proof.id, {_places(ConsentPayload)} FROM proof
         ),
-        mail AS (INSERT INTO {_into(OutboxMail)} VALUES ({_places(OutboxMail)})),
+        mail AS (INSERT INTO {_into(OutboxMail)} SELECT {_places(OutboxMail)} FROM gate),
         chosen AS (
             INSERT INTO {newsletters} (signup_id, newsletter_id) SELECT id, unnest(%s::bigint[]) FROM sign_up
         ),
         agreed AS (
             INSERT INTO {texts} (signup_id, consenttext_id) SELECT id, unnest(%s::bigint[]) FROM sign_up
         )
-        SELECT sign_up.id, proof.id FROM sign_up, proof
+        SELECT counted.count, sign_up.id, proof.id,
+            CASE WHEN sign_up.id IS NULL THEN set_config('synchronous_commit', 'off', true) END
+        FROM counted LEFT JOIN sign_up ON true LEFT JOIN proof ON true
     """  # noqa: S608
 
 

@@ -4,15 +4,18 @@ A network (an IPv4 /24, an IPv6 /64) is counted by keyed hash and hour. What an 
 mail is to be sent (`mails.py`), so that the page answers the same, in the same time, for every address.
 """
 
+import hashlib
+import hmac
 import ipaddress
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 
 from django.conf import settings
 from django.http import HttpRequest
-from django.utils.crypto import salted_hmac
 
 from subscriptions import statements
+from subscriptions.statements import Visit
 
 IPAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 NETWORK_PREFIX = {4: 24, 6: 64}  # what one household or one rented server has to itself
@@ -41,9 +44,20 @@ def evidence_ip(request: HttpRequest) -> str | None:
 
 def admit(request: HttpRequest, now: datetime) -> timedelta | None:
     """Count a request of the client's network. Return None if it may pass, else how long it has to wait."""
+    visit = visit_of(request, now)
+    return wait_after(statements.count_request(visit), visit, now)
+
+
+def visit_of(request: HttpRequest, now: datetime) -> Visit:
+    """Return as what a request is counted."""
     limit, window = settings.REQUESTS_PER_NETWORK
-    start = _window_start(now, window)
-    return None if statements.count_request(_network_hash(request), start) <= limit else start + window - now
+    return Visit(_network_hash(request), _window_start(now, window), limit)
+
+
+def wait_after(count: int, visit: Visit, now: datetime) -> timedelta | None:
+    """Return how long a network has to wait that has made so many requests; None if it need not."""
+    _limit, window = settings.REQUESTS_PER_NETWORK
+    return None if count <= visit.limit else visit.window_start + window - now
 
 
 def exceeds(earlier: Iterable[datetime], at: datetime, limits: Iterable[tuple[int, timedelta]]) -> bool:
@@ -60,7 +74,13 @@ def _window_start(now: datetime, window: timedelta) -> datetime:
 def _network_hash(request: HttpRequest) -> str:
     ip = client_ip(request)
     network = str(_network(ip, NETWORK_PREFIX)) if ip else "unknown"  # behind a Unix socket without a trusted proxy
-    return salted_hmac("newsroom.network", network, algorithm="sha256").hexdigest()
+    return hmac.digest(_network_key(settings.SECRET_KEY), network.encode(), "sha256").hex()
+
+
+@lru_cache(maxsize=4)
+def _network_key(key: str) -> bytes:
+    """Return a key for this purpose alone, as `django.utils.crypto.salted_hmac` derives it."""
+    return hashlib.sha256(f"newsroom.network{key}".encode()).digest()
 
 
 def _network(ip: IPAddress, prefix: dict[int, int]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

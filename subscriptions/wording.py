@@ -66,10 +66,17 @@ class Offer:
     language: str
     declaration: ConsentText
     choices: tuple[Choice, ...]
+    # By what the database knows whether it offers this still.
+    mark: Any = None
 
     @property
     def texts(self) -> tuple[ConsentText, ...]:
         return (self.declaration, *(choice.text for choice in self.choices))
+
+    @property
+    def is_borne(self) -> bool:
+        """Whether readers have agreed to all of it before."""
+        return all(text.is_borne for text in self.texts)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -84,7 +91,8 @@ class Offer:
 
     def narrowed(self, slugs: Collection[str]) -> "Offer":
         """Return the part of the offer that concerns these newsletters."""
-        return Offer(self.language, self.declaration, tuple(c for c in self.choices if c.newsletter.slug in slugs))
+        choices = tuple(choice for choice in self.choices if choice.newsletter.slug in slugs)
+        return Offer(self.language, self.declaration, choices, self.mark)
 
     def with_text(self, text: ConsentText) -> "Offer":
         """Return the offer as it would be with another text, also of a newsletter that is not open for sign-up."""
@@ -103,13 +111,23 @@ def form_language() -> str:
 
 def offer(language: str) -> Offer:
     """Return what is offered now; it writes nothing."""
-    return _offer_of(language, statements.read_offer(language), settings.PUBLISHER["name"])
+    publisher = settings.PUBLISHER["name"]
+    found = _last_offers[language, publisher] = _offer_of(language, statements.read_offer(language), publisher)
+    return found
+
+
+def last_offer(language: str) -> Offer:
+    """Return what was offered when this process read it last, for whoever asks the database whether it is so still."""
+    return _last_offers.get((language, settings.PUBLISHER["name"])) or offer(language)
+
+
+_last_offers: dict[tuple[str, str], Offer] = {}
 
 
 @lru_cache(maxsize=16)  # by all that was read, so it is never out of date
-def _offer_of(language: str, rows: tuple[tuple[Any, ...], ...], publisher: str) -> Offer:
+def _offer_of(language: str, read: statements.ReadOffer, publisher: str) -> Offer:
     declaration, choices = _first_declaration(language), []
-    for *facts, pk, version, wording, is_borne in rows:
+    for *facts, pk, version, wording, is_borne in read.rows:
         newsletter = Newsletter.from_db(None, NEWSLETTER_FACTS, facts) if facts[0] else None
         text = ConsentText(pk=pk, newsletter=newsletter, language=language, version=version, wording=wording)
         text.is_borne = bool(is_borne)
@@ -117,7 +135,7 @@ def _offer_of(language: str, rows: tuple[tuple[Any, ...], ...], publisher: str) 
             declaration = text
         else:
             choices.append(Choice(newsletter, text if pk else _first_text(newsletter, language)))
-    return Offer(language, declaration, tuple(choices))
+    return Offer(language, declaration, tuple(choices), read.mark)
 
 
 @transaction.atomic

@@ -1,5 +1,6 @@
 """Signing up and confirming. The answer to a form is the same page for every address (R-30)."""
 
+from datetime import datetime
 from email.utils import parseaddr
 
 from django.conf import settings
@@ -12,32 +13,47 @@ from subscriptions import consent, throttling, wording
 from subscriptions.consent import Confirmation, Origin
 from subscriptions.forms import SignUpForm
 from subscriptions.models import SignUp
-from subscriptions.reader_forms import reader_form, see_other, token_page
+from subscriptions.reader_forms import counting_form, see_other, token_page, too_many
 
 STATUS = {Confirmation.UNKNOWN: 404, Confirmation.EXPIRED: 410, Confirmation.BLOCKED: 403}
 
 
 @require_http_methods(["GET", "HEAD", "POST"])
-@reader_form
+@counting_form
 def sign_up(request: HttpRequest) -> HttpResponse:
-    offer = wording.offer(wording.form_language())
     if request.method != "POST":
-        return _form_page(request, SignUpForm(offer=offer))
-    form = SignUpForm(request.POST, offer=offer)
-    if form.is_trapped:  # a robot; it learns nothing
+        return _form_page(request, SignUpForm(offer=wording.offer(wording.form_language())))
+    now, is_kept = timezone.now(), False
+    form = SignUpForm(request.POST, offer=wording.last_offer(wording.form_language()))
+    if form.may_pass(now) and form.chosen.is_borne:
+        visit = throttling.visit_of(request, now)
+        count, is_kept = consent.request_sign_up_of(
+            visit, form.cleaned_data["email"], form.chosen, origin=_origin(request, form), now=now
+        )
+        wait = throttling.wait_after(count, visit, now)
+    else:
+        wait = throttling.admit(request, now)
+    if wait:
+        return too_many(request, wait)
+    if is_kept or form.is_trapped:  # a robot; it learns nothing
         return see_other("subscriptions:signed_up")
+    return _look_again(request, now)
+
+
+def _look_again(request: HttpRequest, now: datetime) -> HttpResponse:
+    """Answer a form, counted already, that could not be kept by the offer this process had in mind."""
+    form = SignUpForm(request.POST, offer=wording.offer(wording.form_language()))
     if not form.is_valid():
         return _form_page(request, form, status=400)
-    if staleness := form.staleness(offer.fingerprint, timezone.now()):
+    if staleness := form.staleness(form.offer.fingerprint, now):
         return _form_page(request, form, staleness=staleness)
-    _request_sign_up(request, form)
+    consent.request_sign_up(form.cleaned_data["email"], form.chosen, origin=_origin(request, form), now=now)
     return see_other("subscriptions:signed_up")
 
 
-def _request_sign_up(request: HttpRequest, form: SignUpForm) -> SignUp:
+def _origin(request: HttpRequest, form: SignUpForm) -> Origin:
     page = form.shown.page if form.shown else request.path
-    origin = Origin(source="form", url=settings.SITE_URL + page, ip=throttling.evidence_ip(request))
-    return consent.request_sign_up(form.cleaned_data["email"], form.chosen, origin=origin, now=timezone.now())
+    return Origin(source="form", url=settings.SITE_URL + page, ip=throttling.evidence_ip(request))
 
 
 def _form_page(request: HttpRequest, form: SignUpForm, *, status: int = 200, staleness: str = "") -> HttpResponse:

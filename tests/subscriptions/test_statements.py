@@ -13,6 +13,7 @@ from newsroom.mail.models import OutboxMail
 from subscriptions import consent, ledger, statements, wording
 from subscriptions.consent import Origin
 from subscriptions.models import ConsentPayload, ConsentRecord, Newsletter, RequestCount, SignUp
+from subscriptions.statements import Visit
 from subscriptions.wording import Choice, Offer
 from tests.makers import make_newsletter
 from tests.subscriptions.reading import a_reader, send_form, stamp
@@ -101,12 +102,12 @@ def test_requests_at_the_same_moment_are_all_counted():
         thread.join()
 
     assert RequestCount.objects.get().count == 20
-    assert statements.count_request("a network", hour) == 21
+    assert statements.count_request(Visit("a network", hour, 30)) == 21
 
 
 def _count_five(hour: datetime) -> None:
     for _ in range(5):
-        statements.count_request("a network", hour)
+        statements.count_request(Visit("a network", hour, 30))
     connection.close()
 
 
