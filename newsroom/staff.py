@@ -1,5 +1,7 @@
 """Sessions, log-ins and notices are staff's: other pages pass them by, to which the session's cookie is never sent."""
 
+from collections.abc import Awaitable
+
 from django.conf import settings
 from django.contrib.auth import middleware as auth
 from django.contrib.messages import middleware as messages
@@ -10,7 +12,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 
 class _ForStaff(MiddlewareMixin):
-    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         if request.path.startswith(settings.SESSION_COOKIE_PATH):
             return super().__call__(request)
         return self.get_response(request)

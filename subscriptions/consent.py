@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.db import transaction
@@ -65,8 +65,7 @@ def request_sign_up(address: Address, chosen: Offer, *, origin: Origin, now: dat
     with transaction.atomic():
         texts = [wording.keep(text, now=now) for text in chosen.texts]
         form = _draft(address, chosen, texts, origin=origin, now=now)
-        statements.keep_form(form)
-    return form.sign_up
+        return statements.keep_form(form)
 
 
 def request_sign_up_of(
@@ -86,22 +85,21 @@ def _draft(
 ) -> statements.Form:
     uuid = uuid4()
     seed = links.new_seed(links.Purpose.CONFIRM, uuid)
-    sign_up = SignUp(
-        uuid=uuid,
-        address_typed=address.typed,
-        address=address.canonical,
-        address_key=address.key,
-        language=chosen.language,
-        form_url=origin.url[:300],
-        ip=origin.ip,
-        nonce=seed.nonce,
-        token_hash=seed.token_hash,
-        requested_at=now,
-        expires_at=now + settings.CONFIRMATION_LIFETIME,
-    )
-    proof, payload = ledger.draft(_requested(sign_up, texts, origin), at=now)
+    proof, payload = ledger.draft(_requested(uuid, address, chosen.language, texts, origin), at=now)
     return statements.Form(
-        sign_up=sign_up,
+        sign_up={
+            "uuid": uuid,
+            "address_typed": address.typed,
+            "address": address.canonical,
+            "address_key": address.key,
+            "language": chosen.language,
+            "form_url": origin.url[:300],
+            "ip": origin.ip,
+            "nonce": seed.nonce,
+            "token_hash": seed.token_hash,
+            "requested_at": now,
+            "expires_at": now + settings.CONFIRMATION_LIFETIME,
+        },
         newsletters=[choice.newsletter.pk for choice in chosen.choices],
         texts=[text.pk for text in texts],
         proof=proof,
@@ -413,18 +411,18 @@ def _by_reader(act: ConsentRecord.Type, subscriber: Subscriber, body: dict[str, 
     return ledger.Act(type=act, subject=subscriber.uuid, address_key=subscriber.address_key, body=body)
 
 
-def _requested(sign_up: SignUp, texts: Iterable[ConsentText], origin: Origin) -> ledger.Act:
+def _requested(
+    sign_up: UUID, address: Address, language: str, texts: Iterable[ConsentText], origin: Origin
+) -> ledger.Act:
     body = {
         **_agreed(texts),
-        **circumstances(sign_up.address, origin),
-        "address_typed": sign_up.address_typed,
-        "language": sign_up.language,
+        **circumstances(address.canonical, origin),
+        "address_typed": address.typed,
+        "language": language,
         "form_version": wording.template_version(),
-        "privacy_notice_version": wording.privacy_notice_version(sign_up.language),
+        "privacy_notice_version": wording.privacy_notice_version(language),
     }
-    return ledger.Act(
-        type=ConsentRecord.Type.REQUESTED, subject=sign_up.uuid, address_key=sign_up.address_key, body=body
-    )
+    return ledger.Act(type=ConsentRecord.Type.REQUESTED, subject=sign_up, address_key=address.key, body=body)
 
 
 def _confirmed(sign_up: SignUp, subscriber: Subscriber, origin: Origin) -> ledger.Act:

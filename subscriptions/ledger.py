@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.db import connection, models, transaction
 
@@ -52,19 +52,19 @@ class Break:
 
 def record(act: Act, *, at: datetime) -> ConsentRecord:
     """Write the proof of an act, in the transaction that does it."""
-    proof, payload = draft(act, at=at)
-    proof.save(force_insert=True)
-    payload.record = proof
-    payload.save(force_insert=True)
+    row, payload = draft(act, at=at)
+    proof = ConsentRecord.objects.create(**row)
+    ConsentPayload.objects.create(record=proof, **payload)
     return proof
 
 
-def draft(act: Act, *, at: datetime) -> tuple[ConsentRecord, ConsentPayload]:
-    """Return the proof of an act and what it commits to, for who writes both with the act itself."""
+def draft(act: Act, *, at: datetime) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the fields of an act's proof and of what it commits to, for who writes both with the act itself."""
     salt = secrets.token_hex(32)
-    proof = ConsentRecord(type=act.type, at=at, subject=act.subject)
-    proof.commitment = _commitment(proof, salt=salt, address_key=act.address_key, body=act.body)
-    return proof, ConsentPayload(address_key=act.address_key, salt=salt, body=act.body)
+    facts = {"uuid": uuid4(), "type": str(act.type), "at": at, "subject": act.subject}
+    commitment = _commitment(**facts, salt=salt, address_key=act.address_key, body=act.body)
+    payload = {"address_key": act.address_key, "salt": salt, "body": act.body}
+    return {**facts, "commitment": commitment}, payload
 
 
 def evidence(address_key: str) -> list[dict[str, Any]]:
@@ -162,7 +162,7 @@ def check_anchor(number: int, seal_hash: str) -> str:
 
 def committed_text(payload: ConsentPayload) -> str:
     """Return the text that a record commits to: the SHA-256 of the salt and this text is the commitment."""
-    return _committed(payload.record, address_key=payload.address_key, body=payload.body).decode()
+    return _committed(**_facts(payload)).decode()
 
 
 def sealed_text(link: ConsentSeal) -> str:
@@ -228,16 +228,30 @@ def _stamp(at: datetime) -> str:
     return at.astimezone(UTC).isoformat(timespec="microseconds")
 
 
-def _commitment(proof: ConsentRecord, *, salt: str, address_key: str, body: dict[str, Any]) -> str:
-    return hashlib.sha256(salt.encode() + _committed(proof, address_key=address_key, body=body)).hexdigest()
+def _commitment(*, salt: str, **facts: Any) -> str:
+    return hashlib.sha256(salt.encode() + _committed(**facts)).hexdigest()
 
 
-def _committed(proof: ConsentRecord, *, address_key: str, body: dict[str, Any]) -> bytes:
+def _facts(payload: ConsentPayload) -> dict[str, Any]:
+    proof = payload.record
+    facts = {"uuid": proof.uuid, "type": str(proof.type), "at": proof.at, "subject": proof.subject}
+    return {**facts, "address_key": payload.address_key, "body": payload.body}
+
+
+def _committed(
+    *,
+    uuid: UUID,
+    type: str,
+    at: datetime,
+    subject: UUID,
+    address_key: str,
+    body: dict[str, Any],
+) -> bytes:
     facts = {
-        "record": str(proof.uuid),
-        "type": str(proof.type),
-        "at": _stamp(proof.at),
-        "subject": str(proof.subject),
+        "record": str(uuid),
+        "type": type,
+        "at": _stamp(at),
+        "subject": str(subject),
         "address_key": address_key,
         "body": without_luggage(body),
     }
@@ -341,9 +355,7 @@ def _broken_records() -> Iterator[Break]:
 
 
 def _says_what_it_said(payload: ConsentPayload) -> bool:
-    proof = payload.record
-    now = _commitment(proof, salt=payload.salt, address_key=payload.address_key, body=payload.body)
-    return now == proof.commitment
+    return _commitment(salt=payload.salt, **_facts(payload)) == payload.record.commitment
 
 
 def _is_luggage_whole(payload: ConsentPayload) -> bool:

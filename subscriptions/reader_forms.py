@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from django.conf import settings
 from django.core import signing
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-from django.urls import reverse
+from django.urls import get_script_prefix, reverse
 from django.utils import timezone
 from django.views.decorators.csrf import csrf_exempt
 
@@ -113,16 +113,21 @@ def token_page(view: View) -> View:
 
 def see_other(name: str) -> HttpResponse:
     """Answer a form with another page (303), so that reloading it sends nothing again and its URL holds no token."""
-    return HttpResponse(status=303, headers={"Location": reverse(name)})
+    return HttpResponse(status=303, headers={"Location": _path(get_script_prefix(), name)})
 
 
 def is_from_elsewhere(request: HttpRequest) -> bool:
     """Say whether the browser names another site as the origin. Old browsers name none; "null" says nothing."""
-    site = request.headers.get("Sec-Fetch-Site")
+    site = request.META.get("HTTP_SEC_FETCH_SITE")
     if site:
         return site not in {"same-origin", "none"}
-    origin = request.headers.get("Origin", "null")
+    origin = request.META.get("HTTP_ORIGIN", "null")
     return origin != "null" and urlsplit(origin).netloc not in {request.get_host(), urlsplit(settings.SITE_URL).netloc}
+
+
+@lru_cache(maxsize=16)
+def _path(_prefix: str, name: str) -> str:
+    return reverse(name)
 
 
 def _unstored(response: HttpResponse) -> HttpResponse:

@@ -5,13 +5,15 @@ it one transaction, over before the next reader's begins. SQLite cannot write to
 does a statement cost it a way.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from typing import Any
 
 from django.db import connection, models, transaction
+from psycopg import sql
+from psycopg.types.json import Jsonb
 
 from newsroom.mail.models import OutboxMail
 from newsroom.postgresql.base import busy_cursor
@@ -48,7 +50,11 @@ WHERE words.newsletter_id IS NULL AND words.language = %s
 _OFFER = f"{_OFFER_ROWS} ORDER BY 6, 2"
 # All that is offered in few octets, by which the database tells whether it still is.
 _DIGEST = "SELECT sha256(convert_to(string_agg(offer::text, '' ORDER BY offer::text), 'UTF8')) FROM offer"
-_OFFER_WITH_DIGEST = f"WITH offer AS ({_OFFER_ROWS}) SELECT offer.*, ({_DIGEST}) FROM offer ORDER BY 6, 2"
+_OFFER_WITH_DIGEST = f"WITH offer AS ({_OFFER_ROWS}) SELECT offer.*, ({_DIGEST}) FROM offer ORDER BY 6, 2"  # noqa: S608
+
+
+Fields = tuple[str, ...]
+Row = dict[str, Any]  # a model's fields; making the model of it would cost as much as writing it
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,14 +79,14 @@ class ReadOffer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A submitted form with all that belongs to it; newsletters and texts by their keys."""
+    """A submitted form with all that belongs to it: rows by their fields, newsletters and texts by their keys."""
 
-    sign_up: SignUp
-    newsletters: Sequence[int]
-    texts: Sequence[int]
-    proof: ConsentRecord
-    payload: ConsentPayload
-    mail: OutboxMail
+    sign_up: Row
+    newsletters: list[int]
+    texts: list[int]
+    proof: Row
+    payload: Row
+    mail: Row
 
 
 def count_request(visit: Visit) -> int:
@@ -108,12 +114,14 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
     Return how many requests the network has made, and whether the form was kept: then all of it was.
     """
     if connection.vendor == "postgresql":
-        written = [value for row in (form.sign_up, form.proof, form.payload, form.mail) for value in _values(row)]
+        rows = (form.sign_up, form.proof, {**form.payload, "body": Jsonb(form.payload["body"])}, form.mail)
+        statement = _form_statement(*map(tuple, rows))
         asked = [visit.network, visit.window_start, language, language, visit.limit, mark]
+        written = [value for row in rows for value in row.values()]
         with busy_cursor() as cursor:
-            cursor.execute(_form_statement(), [*asked, *written, list(form.newsletters), list(form.texts)])
-            count, form.sign_up.pk, form.proof.pk, _hurry = cursor.fetchone()
-        return count, form.sign_up.pk is not None
+            cursor.execute(statement, [*asked, *written, form.newsletters, form.texts])
+            count, is_kept, _hurry = cursor.fetchone()
+        return count, is_kept
     count = count_request(visit)
     if count > visit.limit or read_offer(language).mark != mark:
         return count, False
@@ -122,15 +130,14 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
 
 
 @transaction.atomic
-def keep_form(form: Form) -> None:
+def keep_form(form: Form) -> SignUp:
     """Write a submitted form with all that belongs to it, or nothing of it."""
-    form.sign_up.save(force_insert=True)
-    form.proof.save(force_insert=True)
-    form.payload.record = form.proof
-    form.payload.save(force_insert=True)
-    form.mail.save(force_insert=True)
-    _link(SignUp.newsletters.through, form.sign_up, "newsletter_id", form.newsletters)
-    _link(SignUp.consent_texts.through, form.sign_up, "consenttext_id", form.texts)
+    sign_up = SignUp.objects.create(**form.sign_up)
+    ConsentPayload.objects.create(record=ConsentRecord.objects.create(**form.proof), **form.payload)
+    OutboxMail.objects.create(**form.mail)
+    _link(SignUp.newsletters.through, sign_up, "newsletter_id", form.newsletters)
+    _link(SignUp.consent_texts.through, sign_up, "consenttext_id", form.texts)
+    return sign_up
 
 
 def _link(through: type[models.Model], sign_up: SignUp, column: str, keys: Iterable[int]) -> None:
@@ -138,47 +145,32 @@ def _link(through: type[models.Model], sign_up: SignUp, column: str, keys: Itera
 
 
 @cache
-def _form_statement() -> str:
+def _form_statement(sign_up: Fields, proof: Fields, payload: Fields, mail: Fields) -> str:
     newsletters, texts = (each.through._meta.db_table for each in (SignUp.newsletters, SignUp.consent_texts))
     return f"""
         WITH counted AS ({_COUNT.format(row="VALUES (%s, %s, 1)")}),
         offer AS ({_OFFER_ROWS}),
         gate AS (SELECT FROM counted WHERE count <= %s AND ({_DIGEST}) = %s),
-        sign_up AS (INSERT INTO {_into(SignUp)} SELECT {_places(SignUp)} FROM gate RETURNING id),
-        proof AS (INSERT INTO {_into(ConsentRecord)} SELECT {_places(ConsentRecord)} FROM gate RETURNING id),
-        payload AS (
-            INSERT INTO {_into(ConsentPayload, "record_id, ")} SELECT proof.id, {_places(ConsentPayload)} FROM proof
-        ),
-        mail AS (INSERT INTO {_into(OutboxMail)} SELECT {_places(OutboxMail)} FROM gate),
+        sign_up AS ({_insert(SignUp, sign_up)} FROM gate RETURNING id),
+        proof AS ({_insert(ConsentRecord, proof)} FROM gate RETURNING id),
+        payload AS ({_insert(ConsentPayload, payload, record_id="proof.id")} FROM proof),
+        mail AS ({_insert(OutboxMail, mail)} FROM gate),
         chosen AS (
             INSERT INTO {newsletters} (signup_id, newsletter_id) SELECT id, unnest(%s::bigint[]) FROM sign_up
         ),
         agreed AS (
             INSERT INTO {texts} (signup_id, consenttext_id) SELECT id, unnest(%s::bigint[]) FROM sign_up
         )
-        SELECT counted.count, sign_up.id, proof.id,
+        SELECT counted.count, sign_up.id IS NOT NULL,
             CASE WHEN sign_up.id IS NULL THEN set_config('synchronous_commit', 'off', true) END
-        FROM counted LEFT JOIN sign_up ON true LEFT JOIN proof ON true
+        FROM counted LEFT JOIN sign_up ON true
     """  # noqa: S608
 
 
-def _into(model: type[models.Model], first: str = "") -> str:
-    columns = ", ".join(f'"{field.column}"' for field in _fields(model))
-    return f'"{model._meta.db_table}" ({first}{columns})'
-
-
-def _places(model: type[models.Model]) -> str:
-    return ", ".join(["%s"] * len(_fields(model)))
-
-
-def _values(row: models.Model) -> list[Any]:
-    # psycopg knows the types of all others as they are.
-    return [
-        field.get_db_prep_save(value, connection) if isinstance(value := getattr(row, field.attname), dict) else value
-        for field in _fields(type(row))
-    ]
-
-
-@cache
-def _fields(model: type[models.Model]) -> list["models.Field[Any, Any]"]:
-    return [field for field in model._meta.concrete_fields if not field.primary_key]
+def _insert(model: type[models.Model], given: Fields, **taken: str) -> str:
+    """Return the statement that writes these fields, in this order; the others have their default."""
+    fields = {field.name: field for field in model._meta.concrete_fields if not field.primary_key}
+    columns = [*taken, *(fields.pop(name).column for name in given), *(field.column for field in fields.values())]
+    defaults = [sql.Literal(field.get_default()).as_string() for field in fields.values()]
+    values = [*taken.values(), *(["%s"] * len(given)), *defaults]
+    return f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) SELECT {', '.join(values)}"

@@ -22,6 +22,7 @@ MAX_LENGTH = 254  # RFC 5321 section 4.5.3.1.3, less the angle brackets
 # Invisible marks that come along when an address is copied from a page or a document.
 _COPIED_ALONG = "\u200b\u2060\ufeff"
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`{|}~-]+"
+_PLAIN = re.compile(r"[\w-]+(?:\.[\w-]+)*@[\w-]+(?:\.[\w-]+)*", re.ASCII)
 _DOT_ATOM = re.compile(rf"{_ATOM}(?:\.{_ATOM})*")
 # Scripts that are written together; any other mixture within one label is refused (Unicode TS 39, highly restrictive).
 _WRITTEN_TOGETHER = (
@@ -73,8 +74,9 @@ def canonicalise(typed: str) -> Address:
     canonical = f"{_checked_local(local)}@{_a_labels(domain)}"
     if len(canonical) > MAX_LENGTH:
         raise InvalidAddress(_TOO_LONG)
-    # Django and Anymail parse recipients with this function; it must see one recipient, and this one.
-    if getaddresses([canonical]) != [("", canonical)]:
+    # Django and Anymail parse recipients with this function; it must see one recipient, and this one. It does in what
+    # has but letters, digits, hyphens and underscores between its dots.
+    if not _PLAIN.fullmatch(canonical) and getaddresses([canonical]) != [("", canonical)]:
         raise InvalidAddress(_MALFORMED)
     return Address(typed=typed, canonical=canonical, key=canonical.lower())
 
@@ -84,7 +86,7 @@ def _split(typed: str) -> tuple[str, str]:
         raise InvalidAddress(_EMPTY)
     if "," in typed or ";" in typed:
         raise InvalidAddress(_SEVERAL)
-    if any(char.isspace() or unicodedata.category(char).startswith("C") for char in typed):
+    if " " in typed or not typed.isprintable():  # all other spaces count as not printable, as controls and formats do
         raise InvalidAddress(_SPACES)
     local, at, domain = typed.rpartition("@")
     if not at:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from time import monotonic, sleep
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from django.conf import settings
 from django.core.mail import EmailMessage
@@ -82,9 +82,9 @@ def enqueue(kind: str, *, reference: UUID, now: datetime) -> OutboxMail:
     return mail
 
 
-def draft(kind: str, *, reference: UUID, now: datetime) -> OutboxMail:
-    """Return the row of a mail to be sent, for who writes it together with its cause, which is new."""
-    return OutboxMail(kind=kind, reference=reference, next_attempt_at=now, created_at=now)
+def draft(kind: str, *, reference: UUID, now: datetime) -> dict[str, Any]:
+    """Return the fields of a mail to be sent, for who writes it together with its cause, which is new."""
+    return {"uuid": uuid4(), "kind": kind, "reference": reference, "next_attempt_at": now, "created_at": now}
 
 
 def send_due(now: datetime, *, limit: int = 100) -> int:
