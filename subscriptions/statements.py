@@ -119,7 +119,7 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
         asked = [visit.network, visit.window_start, language, language, visit.limit, mark]
         written = [value for row in rows for value in row.values()]
         with busy_cursor() as cursor:
-            cursor.execute(statement, [*asked, *written, form.newsletters, form.texts])
+            cursor.execute(statement, [*asked, *written, _array(form.newsletters), _array(form.texts)])
             count, is_kept, _hurry = cursor.fetchone()
         return count, is_kept
     count = count_request(visit)
@@ -142,6 +142,10 @@ def keep_form(form: Form) -> SignUp:
 
 def _link(through: type[models.Model], sign_up: SignUp, column: str, keys: Iterable[int]) -> None:
     through._default_manager.bulk_create([through(signup_id=sign_up.pk, **{column: key}) for key in keys])
+
+
+def _array(keys: Iterable[int]) -> str:
+    return f"{{{','.join(map(str, keys))}}}"  # psycopg looks through a list three times before it writes it
 
 
 @cache
@@ -170,7 +174,8 @@ def _form_statement(sign_up: Fields, proof: Fields, payload: Fields, mail: Field
 def _insert(model: type[models.Model], given: Fields, **taken: str) -> str:
     """Return the statement that writes these fields, in this order; the others have their default."""
     fields = {field.name: field for field in model._meta.concrete_fields if not field.primary_key}
-    columns = [*taken, *(fields.pop(name).column for name in given), *(field.column for field in fields.values())]
-    defaults = [sql.Literal(field.get_default()).as_string() for field in fields.values()]
-    values = [*taken.values(), *(["%s"] * len(given)), *defaults]
+    written = [fields.pop(name).column for name in given]
+    defaults = {field.column: sql.Literal(field.get_default()).as_string() for field in fields.values()}
+    columns = [f'"{column}"' for column in (*taken, *written, *defaults)]
+    values = [*taken.values(), *(["%s"] * len(given)), *defaults.values()]
     return f"INSERT INTO {model._meta.db_table} ({', '.join(columns)}) SELECT {', '.join(values)}"

@@ -1,6 +1,7 @@
 """An address has one form, in which every mail library sees the same single recipient, or none at all."""
 
 from email.headerregistry import Address as HeaderAddress
+from email.utils import getaddresses
 
 import pytest
 from anymail.utils import parse_address_list
@@ -154,3 +155,8 @@ def test_nothing_but_one_recipient_ever_comes_out(typed: str) -> None:
     assert HeaderAddress(addr_spec=address.canonical).addr_spec == address.canonical
     assert address.canonical.isascii()
     assert len(address.canonical) <= 254
+
+
+@given(st.from_regex(addresses._PLAIN, fullmatch=True))
+def test_a_plain_address_is_read_as_itself_by_who_sends_it(address: str) -> None:
+    assert getaddresses([address]) == [("", address)]

@@ -6,6 +6,7 @@ from html.parser import HTMLParser
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.utils import translation
 
@@ -89,6 +90,19 @@ def test_every_answer_carries_the_security_headers(site, address):
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["X-Frame-Options"] == "DENY"
     assert headers["Referrer-Policy"] == "strict-origin-when-cross-origin"
+
+
+def test_a_session_is_opened_for_the_admin_alone(site, admin_client):
+    assert admin_client.get("/admin/").wsgi_request.user.is_staff
+    for address in PAGES:
+        request = admin_client.get(address).wsgi_request
+        assert not hasattr(request, "session") and not hasattr(request, "user"), address
+
+
+def test_the_policy_kept_is_the_one_that_the_settings_say(site):
+    said = dict(part.split(" ", 1) for part in site.get("/")["Content-Security-Policy"].split("; "))
+
+    assert said == {name: " ".join(values) for name, values in settings.CONTENT_SECURITY_POLICY["DIRECTIVES"].items()}
 
 
 def test_no_page_loads_anything_from_elsewhere_or_runs_a_script(site):

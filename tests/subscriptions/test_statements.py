@@ -1,5 +1,5 @@
 import threading
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import psycopg
 import pytest
@@ -20,7 +20,7 @@ from tests.subscriptions.reading import a_reader, send_form, stamp
 
 ORIGIN = Origin(source="form", url="http://localhost:8000/newsletter/", ip="203.0.113.77")
 # SQLite writes six tables one by one, in a transaction that is a savepoint here.
-STATEMENTS = {"postgresql": 3, "sqlite": 3 + 9}
+STATEMENTS = {"postgresql": 1, "sqlite": 3 + 9}
 
 
 @pytest.mark.django_db
@@ -47,6 +47,98 @@ def test_more_newsletters_and_older_texts_take_no_more_statements():
         a_reader().post("/newsletter/", data)
 
     assert len(asked) <= STATEMENTS[connection.vendor]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("change", ["words", "newsletter", "closed", "another", "text"])
+def test_an_offer_that_changed_since_this_process_read_it_is_shown_anew_and_counted_once(change):
+    newsletter, _other, now = make_newsletter(), make_newsletter(), timezone.now()
+    send_form("erste@example.com", newsletter)
+    rows, shown = Newsletter.objects.filter(pk=newsletter.pk), stamp()
+    last_read = wording.last_offer("de")
+    {
+        "words": lambda: wording.revise(newsletter, language="de", wording="Erscheint stündlich.", now=now),
+        "newsletter": lambda: rows.update(name="Ganz anders"),
+        "closed": lambda: rows.update(state=Newsletter.State.CLOSED),
+        "another": make_newsletter,
+        "text": lambda: wording.revise(None, language="de", wording="Ja, alles.", now=now),
+    }[change]()
+    assert wording.last_offer("de") is last_read and last_read.narrowed([newsletter.slug]).is_borne
+
+    answer = send_form("zweite@example.com", newsletter, stamp=shown)
+
+    assert answer.status_code == (400 if change == "closed" else 200)
+    assert "zweite@example.com" in answer.content.decode()
+    assert [row.address for row in SignUp.objects.all()] == ["erste@example.com"]
+    assert RequestCount.objects.get().count == 2
+
+
+@pytest.mark.django_db
+def test_words_that_are_new_to_this_process_alone_are_agreed_to_at_once():
+    newsletter = make_newsletter()
+    send_form("erste@example.com", newsletter)
+    last_read = wording.last_offer("de")
+    wording.revise(newsletter, language="de", wording="Erscheint stündlich.", now=timezone.now())
+    shown = stamp(fingerprint=_as_another_process_shows_it())
+    assert wording.last_offer("de") is last_read
+
+    answer = send_form("zweite@example.com", newsletter, stamp=shown)
+
+    assert answer.status_code == 303
+    [agreed] = ledger.evidence("zweite@example.com")[0]["newsletters"]
+    assert agreed["wording"] == "Erscheint stündlich." and RequestCount.objects.get().count == 2
+
+
+def _as_another_process_shows_it() -> str:
+    kept = dict(wording._last_offers)
+    try:
+        return wording.offer("de").fingerprint
+    finally:
+        wording._last_offers.update(kept)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    "fields",
+    [{}, {"email": "leserin"}, {"newsletters": "keiner"}, {"stamp": "forged"}, {"url": "https://spam.example"}],
+)
+def test_every_form_counts_once_whatever_becomes_of_it(fields):
+    newsletter = make_newsletter()
+    send_form("erste@example.com", newsletter)
+
+    send_form("zweite@example.com", newsletter, **fields)
+
+    assert RequestCount.objects.get().count == 2
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("fields", [{}, {"email": "leserin"}, {"stamp": "forged"}, {"url": "https://spam.example"}])
+def test_a_refused_form_leaves_its_count_and_nothing_else(settings, fields):
+    settings.REQUESTS_PER_NETWORK = (1, timedelta(hours=1))
+    newsletter = make_newsletter()
+    send_form("erste@example.com", newsletter)
+
+    answers = [send_form("zweite@example.com", newsletter, **fields).status_code for _ in range(2)]
+
+    assert answers == [429, 429] and RequestCount.objects.get().count == 3
+    kept = [model.objects.count() for model in (SignUp, ConsentRecord, ConsentPayload, OutboxMail)]
+    assert kept == [1, 1, 1, 1]
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_what_follows_a_refused_form_waits_for_the_disk_as_ever(settings):
+    settings.REQUESTS_PER_NETWORK = (1, timedelta(hours=1))
+    newsletter = make_newsletter()
+    with connection.cursor() as cursor:
+        cursor.execute("SET synchronous_commit = on")
+    send_form("erste@example.com", newsletter)
+
+    assert send_form("zweite@example.com", newsletter).status_code == 429
+
+    with connection.cursor() as cursor:
+        cursor.execute("SHOW synchronous_commit")
+        assert cursor.fetchone() == ("on",)
 
 
 @pytest.mark.django_db
