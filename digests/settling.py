@@ -57,7 +57,7 @@ def end_attempt(batch: DeliveryBatch, progress: Progress, *, now: datetime) -> N
 
 def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datetime) -> None:
     """Close a batch whose readers are done; readers that are not wait again, behind done ones in a new batch."""
-    readers = len(batch.reader_ids)
+    before = len(batch.reader_ids)
     suspects = batch.reader_ids[progress.done : progress.refused_up_to]
     rest = progress.rest(batch)
     half, others = rest[: len(suspects) // 2], rest[len(suspects) // 2 :]
@@ -74,9 +74,10 @@ def close_or_divide(batch: DeliveryBatch, progress: Progress, *, retry_at: datet
     else:
         batch.state = DeliveryBatch.State.DONE
     batch.lease_until, batch.hinted_at, batch.owner = None, None, ""
-    # The readers are most of the row.
-    fields = ["state", "next_attempt_at", "attempts", "lease_until", "hinted_at", "owner"]
-    batch.save(update_fields=fields if len(batch.reader_ids) == readers else [*fields, "size", "reader_ids"])
+    fields = ["size", "state", "next_attempt_at", "attempts", "lease_until", "hinted_at", "owner"]
+    if len(batch.reader_ids) < before:  # they are most of the row
+        fields.append("reader_ids")
+    batch.save(update_fields=fields)
 
 
 def _move_postponed(batch: DeliveryBatch, *, at: datetime) -> None:
