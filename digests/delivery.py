@@ -211,7 +211,8 @@ def _deliver(batch_id: int, turn: Turn) -> bool:
 def _claim(batch_id: int, turn: Turn) -> Claim | None:
     now = database_now()
     provider = providers.current()
-    batch = DeliveryBatch.objects.due(now).filter(pk=batch_id).select_related("digest__newsletter").first()
+    due = DeliveryBatch.objects.due(now).filter(pk=batch_id).select_related("digest__newsletter")
+    batch = due.defer("digest__html", "digest__text").first()  # read for the first batch of a turn
     if batch is None or gate.is_closed() or not providers.passes(provider, now=now) or restoring.find_obstacle():
         return None
     # Guarded by the batch's own columns alone: a condition on the digest would not be looked at again after a wait.

@@ -105,8 +105,11 @@ def _move(batch: DeliveryBatch, reader_ids: list[int], *, at: datetime, attempts
 
 def finish(digest_id: int, *, now: datetime) -> bool:
     """Finish a digest whose readers all have a definite outcome; return whether it was finished now."""
+    # After each batch, so the batches come first: the digest's row has its text in it.
+    if DeliveryBatch.objects.open().filter(digest=digest_id).exists():
+        return False
     digest = Digest.objects.get(pk=digest_id)
-    if digest.state != Digest.State.SENDING or digest.batches.open().exists():
+    if digest.state != Digest.State.SENDING:
         return False
     if uncertain := digest.deliveries.uncertain().count():
         reason = _("%(count)s uncertain deliveries wait for a decision.") % {"count": uncertain}
