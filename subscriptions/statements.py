@@ -122,11 +122,12 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
             cursor.execute(statement, [*asked, *written, _array(form.newsletters), _array(form.texts)])
             count, is_kept, _hurry = cursor.fetchone()
         return count, is_kept
-    count = count_request(visit)
-    if count > visit.limit or read_offer(language).mark != mark:
-        return count, False
-    keep_form(form)
-    return count, True
+    with transaction.atomic():  # whoever changes the offer waits until the form is written
+        count = count_request(visit)
+        if count > visit.limit or read_offer(language).mark != mark:
+            return count, False
+        keep_form(form)
+        return count, True
 
 
 @transaction.atomic

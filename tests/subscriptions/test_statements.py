@@ -89,6 +89,60 @@ def test_words_that_are_new_to_this_process_alone_are_agreed_to_at_once():
     assert agreed["wording"] == "Erscheint stündlich." and RequestCount.objects.get().count == 2
 
 
+@pytest.mark.sqlite
+@pytest.mark.django_db(transaction=True)
+def test_nobody_closes_a_newsletter_between_the_look_at_the_offer_and_the_form():
+    newsletter = make_newsletter()
+    send_form("erste@example.com", newsletter)
+    shown, closers, states = stamp(), [], []
+
+    def close() -> None:
+        Newsletter.objects.update(state=Newsletter.State.CLOSED)
+        connection.close()
+
+    def watch(execute, statement, *rest):
+        if statement.startswith('INSERT INTO "subscriptions_signup"'):
+            states.append(Newsletter.objects.get(pk=newsletter.pk).state)
+        found = execute(statement, *rest)
+        if "subscriptions_consenttextuse used" in statement:
+            closers.append(threading.Thread(target=close))
+            closers[-1].start()
+            closers[-1].join(timeout=1)
+        return found
+
+    with connection.execute_wrapper(watch):
+        answer = _send_as_shown("zweite@example.com", newsletter, shown)
+    for closer in closers:
+        closer.join()
+
+    assert answer.status_code == 303 and len(closers) == 1
+    assert states == [Newsletter.State.OPEN]
+    assert Newsletter.objects.get().state == Newsletter.State.CLOSED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_forms_of_a_network_at_the_same_moment_are_kept_up_to_its_limit(settings):
+    settings.REQUESTS_PER_NETWORK = (8, timedelta(hours=1))
+    newsletter = make_newsletter()
+    send_form("erste@example.com", newsletter)
+    shown, answers = stamp(), []
+
+    def send(number: int) -> None:
+        for part in range(3):
+            answers.append(_send_as_shown(f"leserin{number}-{part}@example.com", newsletter, shown).status_code)
+        connection.close()
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert sorted(answers) == [303] * 7 + [429] * 5
+    assert RequestCount.objects.get().count == 13
+    assert [model.objects.count() for model in (SignUp, ConsentRecord, ConsentPayload, OutboxMail)] == [8, 8, 8, 8]
+
+
 def _send_as_shown(address: str, newsletter: Newsletter, shown: str):
     """Send the form without a look at the offer, which `send_form` takes to make its stamp."""
     data = {"email": address, "newsletters": newsletter.slug, "stamp": shown, "url": ""}
