@@ -70,8 +70,8 @@ def read_stamp(signed: str) -> Stamp | None:
 def reader_form(view: View) -> View:
     """A page with a form that anyone may send, without cookie and CSRF token.
 
-    Its POST passes the network's limit first and must not come from another site, where the browser tells. Its answers
-    are not stored; its empty form may be, the stamp in it is good for a day.
+    Its POST must not come from another site, where the browser tells, and passes the network's limit, which no other
+    site can use up. Its answers are not stored; its empty form may be, the stamp in it is good for a day.
     """
 
     @wraps(view)

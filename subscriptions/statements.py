@@ -1,8 +1,8 @@
 """What each sign-up asks of the database, in the fewest statements: they are the busiest of the site.
 
 On PostgreSQL the limit, the look at what is offered, the form's rows, its proof and its mail are one statement and with
-it one transaction, over before the next reader's begins. SQLite cannot write to several tables in one statement, nor
-does a statement cost it a way.
+it one transaction. SQLite cannot write to several tables in one statement, nor does a statement cost it a way; there
+they are a transaction of several.
 """
 
 from collections.abc import Iterable
