@@ -89,6 +89,24 @@ def test_words_that_are_new_to_this_process_alone_are_agreed_to_at_once():
     assert agreed["wording"] == "Erscheint stündlich." and RequestCount.objects.get().count == 2
 
 
+@pytest.mark.django_db
+def test_first_words_that_become_others_in_the_very_moment_are_shown_anew():
+    newsletter, shown = make_newsletter(), stamp()
+    revised: list[object] = []
+
+    def revise_after_the_look(execute, statement, *rest):
+        found = execute(statement, *rest)
+        if "subscriptions_consenttextuse used" in statement and not revised:
+            revised.append(wording.revise(newsletter, language="de", wording="Stündlich.", now=timezone.now()))
+        return found
+
+    with connection.execute_wrapper(revise_after_the_look):
+        answer = _send_as_shown("leserin@example.com", newsletter, shown)
+
+    assert revised and answer.status_code == 200 and "Stündlich." in answer.content.decode()
+    assert not SignUp.objects.exists() and RequestCount.objects.get().count == 1
+
+
 @pytest.mark.sqlite
 @pytest.mark.django_db(transaction=True)
 def test_nobody_closes_a_newsletter_between_the_look_at_the_offer_and_the_form():
