@@ -127,13 +127,17 @@ class Claim:
 
 
 class Watch:
-    """Says right before a copy goes whether it may, and remembers whose reader has left since the group was begun."""
+    """Says right before a copy goes whether it may, and remembers whose reader has left since the group was begun.
+
+    Who has `moved` since is among those who `left`: the copy made for the former address does not go.
+    """
 
     def __init__(self, claim: Claim, letters: Sequence[Letter], *, asked_at: float) -> None:
         self._claim, self._letters = claim, letters
         self._until = claim.ends_at
         self._ask_again_at = asked_at + FRESHNESS.total_seconds()
         self.left: set[int] = set()
+        self.moved: set[int] = set()
 
     def __call__(self, letter: Letter) -> bool:
         now = monotonic()
@@ -147,6 +151,7 @@ class Watch:
         self._ask_again_at = monotonic() + FRESHNESS.total_seconds()
         addresses = self._claim.audience.addresses([letter.reader_id for letter in self._letters])
         self.left = {each.reader_id for each in self._letters if addresses.get(each.reader_id) != each.address}
+        self.moved = self.left & addresses.keys()
 
 
 def deliver(batch_id: int) -> bool:
@@ -440,7 +445,7 @@ def _send(
     unsent: list[Letter] = []
     for letter, result in zip(letters, results, strict=True):
         if result is None and letter.reader_id in watch.left:
-            _note_left(claim, progress, letter)
+            _note_left(claim, progress, letter, has_moved=letter.reader_id in watch.moved)
         elif not _note_outcome(claim, progress, letter, result):
             unsent.append(letter)
     progress.stopped_by = gravest(results)
@@ -453,10 +458,11 @@ def _is_accepted(result: Result | None) -> bool:
     return result is not None and result.outcome is Outcome.ACCEPTED
 
 
-def _note_left(claim: Claim, progress: Progress, letter: Letter) -> None:
+def _note_left(claim: Claim, progress: Progress, letter: Letter, *, has_moved: bool) -> None:
     if not claim.batch.is_second_try:
         _part_from_rest(claim, [letter.reader_id])
-        progress.own[letter.delivery_id] = (Delivery.State.SUPPRESSED, "not subscribed")
+        outcome = (Delivery.State.POSTPONED, "moved") if has_moved else (Delivery.State.SUPPRESSED, "not subscribed")
+        progress.own[letter.delivery_id] = outcome
 
 
 def _note_outcome(claim: Claim, progress: Progress, letter: Letter, result: Result | None) -> bool:

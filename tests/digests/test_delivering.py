@@ -537,3 +537,19 @@ def test_a_copy_goes_to_the_address_that_holds_when_it_goes():
 
     assert len(addresses()) == 25 and "neu@leser.example" in addresses() and last.address not in addresses()
     assert standing(digest) == {"expected": 25, "accepted": 25}
+
+
+def test_who_moves_while_his_group_goes_out_gets_the_digest_at_the_new_address(monkeypatch):
+    monkeypatch.setattr(delivery, "FRESHNESS", timedelta())  # as if each copy took longer than that
+    digest = make_sending_digest(readers=4)
+    last = Subscriber.objects.order_by("pk").last()
+    moved = Subscriber.objects.filter(pk=last.pk)
+    ScriptedBackend.reset(lambda message, call: moved.update(address="neu@leser.example") if call == 0 else None)
+
+    delivery.deliver_due()
+    DeliveryBatch.objects.filter(state="pending").update(next_attempt_at=timezone.now())
+    delivery.deliver_due()
+
+    assert len(addresses()) == 4 and "neu@leser.example" in addresses() and last.address not in addresses()
+    assert standing(digest) == {"expected": 4, "accepted": 4}
+    assert is_sound(digest)
