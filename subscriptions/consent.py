@@ -186,6 +186,7 @@ def withdraw_all(subscriber: Subscriber, *, origin: Origin, now: datetime) -> in
 def pause(subscription: Subscription, *, until: date, origin: Origin, now: datetime) -> bool:
     """Send an active subscription no more until a day, on which `resume_due` lets it go on."""
     active = Subscription.objects.active().filter(pk=subscription.pk)
+    flight.wait_after_commit(subscription.subscriber_id)
     return bool(active.update(state=Subscription.State.PAUSED, paused_until=until)) and _note_change(
         subscription.subscriber,
         "paused",
@@ -260,6 +261,7 @@ def change_address(
     new_key = change.new_address_key
     carried = ledger.to_carry(old_key, reader.uuid, to=new_key) if new_key != old_key else []
     reader.address, reader.address_key = change.new_address, new_key
+    flight.wait_after_commit(reader.pk)
     reader.save(update_fields=["address", "address_key", "created_at", "restricted_at"])
     newsletters = [named(each.newsletter) for each in reader.subscriptions.standing().select_related("newsletter")]
     body = {
@@ -287,6 +289,7 @@ def change_address(
 @transaction.atomic
 def absorb(other: Subscriber, *, into: Subscriber) -> None:
     """Give a reader what another one has, for the two are one person (see `rectifying`). Both are locked."""
+    flight.wait_after_commit(other.pk)
     held = {each.newsletter_id: each for each in into.subscriptions.all()}
     for subscription in other.subscriptions.all():
         if twin := held.get(subscription.newsletter_id):
@@ -373,7 +376,8 @@ def _end(standing: Iterable[Subscription], subscriber: Subscriber, *, origin: Or
         newsletters = [named(subscription.newsletter) for subscription in ended]
         body = {"newsletters": newsletters, **circumstances(subscriber.address, origin)}
         ledger.record(_by_reader(ConsentRecord.Type.WITHDRAWN, subscriber, body), at=now)
-        flight.wait_after_commit(subscriber.pk)
+    # Who asks twice is answered twice: neither answer may come before a copy that is on its way.
+    flight.wait_after_commit(subscriber.pk)
     return len(ended)
 
 

@@ -1,5 +1,7 @@
 """Mail on its way to the provider at this moment: who leaves is answered once theirs has been handed over.
 
+So is who pauses, or gets it at another address.
+
 A group of copies is begun with a commit and takes its time after it. A reader who leaves in between may still be
 mailed, but never after the answer that says it is done (compliance.md R-25).
 """
@@ -25,7 +27,7 @@ def register(name: str, is_in_flight: IsInFlight) -> None:
 
 
 def wait_after_commit(reader_id: int) -> None:
-    """Let whoever ends a reader's mail in this transaction go on only when no copy is on its way any more."""
+    """Let whoever ends or diverts a reader's mail in this transaction go on only when no copy is on its way."""
     transaction.on_commit(lambda: _wait(reader_id))
 
 

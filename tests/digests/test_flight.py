@@ -10,9 +10,10 @@ from digests import delivery
 from digests.flight import is_in_flight
 from digests.models import DeliveryAttempt, DeliveryBatch
 from newsroom.mail import flight
-from subscriptions import consent
+from newsroom.mail.addresses import canonicalise
+from subscriptions import consent, links, rectifying
 from subscriptions.consent import Origin
-from subscriptions.models import Subscription
+from subscriptions.models import Subscriber, Subscription
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_sending_digest
 
@@ -57,6 +58,51 @@ def test_the_answer_waits_for_a_copy_on_its_way_but_not_for_ever_and_for_no_othe
     assert leave(reader_ids[2]) >= 0.7
     monkeypatch.setattr(flight, "PATIENCE", 60)  # longer than a busy machine takes for the rest
     assert leave(reader_ids[5]) < 60
+
+
+@pytest.fixture
+def waited_for(monkeypatch):
+    """Whose copies on their way were waited for."""
+    readers: list[int] = []
+    monkeypatch.setattr(flight, "_wait", readers.append)
+    return readers
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_second_answer_waits_as_the_first_does(waited_for):
+    """A mail program's one-click and the reader's own may come at once."""
+    reader_id = make_group_in_flight(lease=timedelta(minutes=1))[2]
+
+    leave(reader_id)
+    leave(reader_id)
+
+    assert waited_for == [reader_id, reader_id]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_pauses_is_answered_when_no_copy_is_on_its_way(waited_for):
+    reader_id = make_group_in_flight(lease=timedelta(minutes=1))[2]
+    subscription = Subscription.objects.get(subscriber=reader_id)
+
+    until = timezone.localdate() + timedelta(days=7)
+    assert consent.pause(subscription, until=until, origin=ORIGIN, now=timezone.now())
+
+    assert waited_for == [reader_id]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_moves_to_the_address_of_another_is_answered_when_no_copy_to_either_is_on_its_way(waited_for):
+    reader, other = Subscriber.objects.filter(pk__in=make_group_in_flight(lease=timedelta(minutes=1))[2:4])
+    reader_ids = {reader.pk, other.pk}
+    now = timezone.now()
+    change = rectifying.request_change(reader, canonicalise(other.address), origin=ORIGIN, now=now)
+    token = links.derive_token(
+        links.Purpose.ADDRESS, change.uuid, links.TokenSeed(nonce=change.nonce, token_hash=change.token_hash)
+    )
+
+    assert rectifying.confirm(token, origin=ORIGIN, now=now) == consent.Confirmation.CONFIRMED
+
+    assert set(waited_for) == reader_ids
 
 
 @pytest.mark.django_db
