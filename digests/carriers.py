@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
 from queue import SimpleQueue
+from time import monotonic
 from types import TracebackType
 from typing import Self
 
@@ -32,6 +33,9 @@ MayGo = Callable[[Letter], bool]
 SMALL_GROUP = 10
 LARGE_GROUP = 48
 MOMENT = 0.1  # seconds
+
+# What is made once for many copies bears the date of its making.
+COPIES_KEPT = 60.0  # seconds
 
 
 class RefusedAsWhole(Exception):
@@ -181,6 +185,7 @@ class Lines:
         self._connections: list[BaseEmailBackend] = []
         self._executor: ThreadPoolExecutor | None = None
         self._carrier: tuple[int, Carrier] | None = None
+        self._made_at = 0.0
         self._group = 0
 
     def __enter__(self) -> Self:
@@ -210,10 +215,11 @@ class Lines:
     def carrier_for(self, digest: Digest) -> Carrier:
         """Return who hands this digest's copies over; raise `transport.CannotConnect`.
 
-        What is made once per digest is kept for its next batch: a digest that is being sent does not change.
+        What is made once per digest is kept for its next batches: a digest that is being sent does not change.
         """
-        if self._carrier is None or self._carrier[0] != digest.pk:
-            self._carrier = (digest.pk, self._make_carrier(digest))
+        is_old = monotonic() - self._made_at > COPIES_KEPT
+        if self._carrier is None or self._carrier[0] != digest.pk or is_old:
+            self._carrier, self._made_at = (digest.pk, self._make_carrier(digest)), monotonic()
         return self._carrier[1]
 
     def _make_carrier(self, digest: Digest) -> Carrier:

@@ -2,6 +2,8 @@
 
 import json
 from contextlib import contextmanager
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from uuid import uuid4
 
 import pytest
@@ -216,3 +218,17 @@ def test_a_form_fills_each_place_of_each_slot():
 def test_a_form_misses_no_slot():
     with pytest.raises(ValueError, match="missing"):
         payloads.Form("<one>", ["<one>", "two"])
+
+
+def test_copies_bear_a_date_of_this_minute_however_long_the_same_lines_serve(
+    provider, digest, monkeypatch, time_machine
+):
+    monkeypatch.setattr(carriers, "monotonic", lambda: timezone.now().timestamp())
+    time_machine.move_to("2030-01-01T10:00:00+00:00", tick=False)
+    with carriers.Lines() as lines:
+        lines.carrier_for(digest).hand_over(make_letters(1), may_go=lambda letter: True)
+        time_machine.shift(600)
+        lines.carrier_for(digest).hand_over(make_letters(1), may_go=lambda letter: True)
+
+    first, second = (parsedate_to_datetime(mail.headers["Date"]) for mail in provider.delivered)
+    assert second - first == timedelta(minutes=10)
