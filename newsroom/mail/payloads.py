@@ -88,7 +88,7 @@ def make_model(message: EmailMessage, slots: Sequence[str], connection: Any) -> 
     """
     try:
         model: Model = connection.model_class(message, connection.send_defaults, connection, slots)
-    except (AnymailError, ValueError) as error:  # settings of Anymail's that nobody thought of
+    except (AnymailError, TypeError, ValueError) as error:  # settings of Anymail's that nobody thought of
         log.info("copies are built one by one: %s", type(error).__name__)
         return None
     return model

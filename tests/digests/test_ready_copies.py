@@ -232,3 +232,11 @@ def test_copies_bear_a_date_of_this_minute_however_long_the_same_lines_serve(
 
     first, second = (parsedate_to_datetime(mail.headers["Date"]) for mail in provider.delivered)
     assert second - first == timedelta(minutes=10)
+
+
+def test_defaults_that_cannot_be_cut_stop_no_copy(provider, digest, settings):
+    settings.ANYMAIL |= {"SEND_DEFAULTS": {"esp_extra": {"o:none": None, "o:share": 0.5}}}
+
+    results = send_ready(digest, make_letters(2))
+
+    assert [result.outcome for result in results] == [Outcome.ACCEPTED] * 2
