@@ -276,7 +276,7 @@ def _act(reading: _Reading, *, now: datetime) -> None:
     origin = BY_BOUNCE_MAIL if reading.event.source == bounces.SOURCE else BY_PROVIDER
     if reading.delivery is not None:
         delivery = Delivery.objects.select_related("digest").get(pk=reading.delivery)
-        # Subscriptions before deliveries, as whoever sends locks them, too.
+        # The reader before the deliveries, as whoever erases locks them, too.
         if delivery.subscriber_id and (reader := _lock_reader(delivery.subscriber_id)):
             _act_for_reader(reader, delivery, reading, origin=origin, now=now)
         _move_forward(delivery, report.kind)
