@@ -17,7 +17,7 @@ from datetime import datetime
 from uuid import uuid4
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import IntegrityError, OperationalError, transaction
 from django.db.models import Q
 from django.utils.translation import gettext as _
 
@@ -34,6 +34,7 @@ logger = logging.getLogger(__name__)
 State = AddressChange.State
 
 ASKED, CHANGED = "address_change", "address_changed"  # the mails: to the new address, and to the old one
+DEADLOCK = "40P01"  # PostgreSQL's code
 BARRING = (Suppression.Reason.COMPLAINT, Suppression.Reason.OBJECTION)
 
 
@@ -119,9 +120,19 @@ def state_of(change: AddressChange | None, now: datetime) -> Confirmation | None
     return Confirmation.BLOCKED if is_blocked else None
 
 
-@transaction.atomic
 def confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
     """Let the reader be written to at the new address, once, however often and however fast the button is pressed."""
+    try:
+        return _confirm(token, origin=origin, now=now)
+    except OperationalError as error:
+        if getattr(error.__cause__, "sqlstate", "") != DEADLOCK:
+            raise
+        # A digest was begun for one of two readers who become one in this very moment; by now it is under way.
+        return _confirm(token, origin=origin, now=now)
+
+
+@transaction.atomic
+def _confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
     change = find(token)
     if change is None:
         return Confirmation.UNKNOWN

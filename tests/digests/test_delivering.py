@@ -1,6 +1,7 @@
 import errno
 import smtplib
 import threading
+import time
 from datetime import timedelta
 
 import pytest
@@ -10,6 +11,9 @@ from django.utils import timezone
 
 from digests import audit, carriers, delivery, outcomes, providers, statements, sweeping
 from digests.models import OUTCOME, Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
+from newsroom.mail.addresses import canonicalise
+from subscriptions import links, rectifying
+from subscriptions.consent import Confirmation, Origin
 from subscriptions.models import Subscriber
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_sending_digest, make_subscription
@@ -553,3 +557,45 @@ def test_who_moves_while_his_group_goes_out_gets_the_digest_at_the_new_address(m
     assert len(addresses()) == 4 and "neu@leser.example" in addresses() and last.address not in addresses()
     assert standing(digest) == {"expected": 4, "accepted": 4}
     assert is_sound(digest)
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_two_readers_become_one_though_a_batch_with_one_of_them_is_begun_at_that_moment(monkeypatch, settings):
+    settings.DELIVERY_BATCH_SIZE = 2
+    digest = make_sending_digest(readers=4)
+    first, second = digest.batches.order_by("number")
+    delivery.deliver(first.pk)
+    reader = Subscriber.objects.get(pk=second.reader_ids[0])
+    token = wish_to_move(reader, to=Subscriber.objects.get(pk=first.reader_ids[0]).address)
+    write, answers = statements.write_deliveries, []
+
+    def confirm():
+        try:
+            answers.append(rectifying.confirm(token, origin=Origin(source="address_page"), now=timezone.now()))
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=confirm)
+
+    def write_and_let_confirm(batch, *, at):
+        write(batch, at=at)
+        thread.start()
+        time.sleep(0.5)  # until it waits for what was written
+
+    monkeypatch.setattr(statements, "write_deliveries", write_and_let_confirm)
+    delivery.deliver(second.pk)
+    thread.join()
+
+    assert answers == [Confirmation.CONFIRMED]
+    assert len(addresses()) == len(set(addresses())) == 4
+    assert standing(digest) == {"expected": 4, "accepted": 4}
+    assert is_sound(digest)
+
+
+def wish_to_move(reader, *, to):
+    """Return the token of the link that confirms it."""
+    now, origin = timezone.now(), Origin(source="rights_page")
+    change = rectifying.request_change(reader, canonicalise(to), origin=origin, now=now)
+    seed = links.TokenSeed(nonce=change.nonce, token_hash=change.token_hash)
+    return links.derive_token(links.Purpose.ADDRESS, change.uuid, seed)
