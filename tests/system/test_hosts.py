@@ -26,7 +26,7 @@ def hosts():
 @pytest.fixture
 def shared_database(hosts, transactional_db, guard):
     """A PostgreSQL that all hosts reach over TCP; the test's own connection leads there, too."""
-    server = Postgres(guard, host=networks.ADDRESS, clients="10.231.0.0/16")
+    server = Postgres(guard, host=networks.ADDRESS, clients=networks.CLIENTS)
     with backups.connected_to(server.url):
         call_command("migrate", verbosity=0)
         yield server

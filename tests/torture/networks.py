@@ -5,7 +5,10 @@ import subprocess
 
 import pytest
 
-ADDRESS = "10.231.1.1"  # where the servers listen; reached from every namespace
+# Tests go side by side, in numbered processes: each has addresses of its own.
+_NET = f"10.{231 + int(os.environ.get('PYTEST_XDIST_WORKER', 'gw0').removeprefix('gw'))}"
+CLIENTS = f"{_NET}.0.0/16"
+ADDRESS = f"{_NET}.1.1"  # where the servers listen; reached from every namespace
 
 
 class Host:
@@ -14,7 +17,7 @@ class Host:
     def __init__(self, number: int) -> None:
         self.name = f"newsroom-{os.getpid()}-{number}"
         self._cable, self._plug = f"nr{os.getpid() % 10_000}a{number}", f"nr{os.getpid() % 10_000}b{number}"
-        self._here, self._there = f"10.231.{number}.1", f"10.231.{number}.2"
+        self._here, self._there = f"{_NET}.{number}.1", f"{_NET}.{number}.2"
 
     def build(self) -> None:
         _ip("netns", "add", self.name)
