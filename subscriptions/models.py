@@ -219,7 +219,9 @@ def unused_since(limit: datetime) -> Q:
 class SubscriptionQuerySet(models.QuerySet["Subscription"]):
     def linked_by(self, number: uuid.UUID) -> Self:
         """The subscription that links with this number lead to, also from mails to the reader's former address."""
-        return self.filter(Q(uuid=number) | Q(pk__in=FormerLink.objects.filter(uuid=number).values("subscription")))
+        former = FormerLink.objects.filter(uuid=number).values("subscription__uuid")
+        # One number or the other: with an OR between them, each click would read all subscriptions.
+        return self.filter(uuid=Coalesce(Subquery(former), models.Value(number, output_field=models.UUIDField())))
 
     def standing(self) -> Self:
         """Not withdrawn: active or paused, also if the consent has lapsed."""

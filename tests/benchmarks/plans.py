@@ -148,6 +148,7 @@ def _acts(scene: Scene) -> Iterator[Act]:
     yield act("progress: by domain, kept for a while", lambda: progress.domains(digest, counts, now=now))
     leaver = Subscription.objects.select_related("subscriber", "newsletter").get(pk=newcomer[0].pk)
     origin = Origin(source="unsubscribe_page", ip=None)
+    yield act("whose link was clicked", lambda: Subscription.objects.linked_by(leaver.uuid).first())
     yield act("unsubscribe", lambda: consent.withdraw(leaver, origin=origin, now=timezone.now()))
     Digest.objects.filter(pk=old.pk).update(state="finished", due_at=now - settings.DELIVERY_RETENTION * 2)
     for rule, name in ((retention.DELIVERIES, "deliveries"), (retention.BATCHES, "batches")):

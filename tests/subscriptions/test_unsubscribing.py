@@ -1,7 +1,9 @@
 import re
+from uuid import uuid4
 
 import pytest
 from django.core import mail
+from django.db import connection
 from django.test import Client
 
 from newsroom.mail.models import OutboxMail
@@ -157,3 +159,12 @@ def test_mail_providers_that_send_many_from_one_address_are_not_limited(settings
     answers = [a_reader().post(path_of(sub), {"List-Unsubscribe": "One-Click"}).status_code for sub in subscriptions]
 
     assert answers == [200] * 5
+
+
+@pytest.mark.postgresql
+def test_a_click_reads_one_subscription_however_many_there_are():
+    asked = Subscription.objects.linked_by(uuid4())
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")  # the few rows of a test would be read through
+
+    assert "Seq Scan" not in asked.explain()
