@@ -381,16 +381,10 @@ def test_a_server_that_cannot_encrypt_gets_no_password_and_leaves_no_socket_behi
 # A server that does what servers do
 
 
-class Scripted:
-    """A server that gives the answers it was told, to what begins with a word; None ends the connection."""
+class Listening:
+    """Whoever connects is served by a thread, which is told how many came before and with this one."""
 
-    def __init__(self, answers=(), *, extensions=("PIPELINING", "8BITMIME"), pause=0.0, piece=100_000, most=9):
-        greeting = "\r\n".join(["250-server.example", *(f"250-{word}" for word in extensions), "250 HELP\r\n"])
-        standard = {"": "220 hello\r\n", "EHLO": greeting, "DATA": "354 go on\r\n", "QUIT": "221 bye\r\n"}
-        self._answers = standard | dict(answers)
-        self._pause, self._piece, self._most = pause, piece, most
-        self.messages, self.commands = [], []
-        self.sessions = 0
+    sessions = 0
 
     def __enter__(self):
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -410,6 +404,17 @@ class Scripted:
                 return
             self.sessions += 1
             Thread(target=self._serve, args=(connection, self.sessions), daemon=True).start()
+
+
+class Scripted(Listening):
+    """A server that gives the answers it was told, to what begins with a word; None ends the connection."""
+
+    def __init__(self, answers=(), *, extensions=("PIPELINING", "8BITMIME"), pause=0.0, piece=100_000, most=9):
+        greeting = "\r\n".join(["250-server.example", *(f"250-{word}" for word in extensions), "250 HELP\r\n"])
+        standard = {"": "220 hello\r\n", "EHLO": greeting, "DATA": "354 go on\r\n", "QUIT": "221 bye\r\n"}
+        self._answers = standard | dict(answers)
+        self._pause, self._piece, self._most = pause, piece, most
+        self.messages, self.commands = [], []
 
     def _serve(self, connection, number):
         with connection, connection.makefile("rb") as reader:
@@ -558,7 +563,7 @@ def test_a_pipeline_says_goodbye(settings):
 # Answers that come together
 
 
-class AtOnce:
+class AtOnce(Listening):
     """A server that answers all it has been sent in one breath, or in two: `cut` says after how many octets.
 
     After the octets in `last` it hangs up, in the same packet.
@@ -570,23 +575,7 @@ class AtOnce:
         self._cut = cut
         self.messages, self.runs = [], []
 
-    def __enter__(self):
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        Thread(target=self._accept, daemon=True).start()
-        return self
-
-    def __exit__(self, *error):
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self):
-        with suppress(OSError):
-            while True:
-                connection, _peer = self._listener.accept()
-                Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection):
+    def _serve(self, connection, _number):
         if self._tls:
             connection = self._tls.wrap_socket(connection, server_side=True)
         self._unread, self._is_in_message = b"", False
