@@ -186,11 +186,8 @@ def _without_mailgun_slots(digest: Digest) -> Digest:
 
 def _links(letter: Letter) -> dict[str, str]:
     """Return a reader's own links, in the order of `rendering.SLOTS`."""
-    return {
-        "unsubscribe_url": links.unsubscribe_url(letter.subscription),
-        "preferences_url": links.preferences_url(letter.subscription),
-        "why_url": links.why_url(letter.subscription),
-    }
+    urls = links.issue_urls(*links.IssueTokens()(letter.subscription))
+    return dict(zip(("unsubscribe_url", "preferences_url", "why_url"), urls, strict=True))
 
 
 def _slots(letter: Letter) -> dict[str, str]:

@@ -206,11 +206,6 @@ def _skip(doubt: Doubt, *, now: datetime, actor: AbstractBaseUser | None) -> Non
     steps.take(digest, steps.SKIP, now=now, actor=actor, reason=reason)
 
 
-def _pause(digest: Digest, *, now: datetime, actor: AbstractBaseUser | None) -> None:
-    reason = _("The database was restored while it was being sent. Who got it since the backup would get it again.")
-    steps.take(digest, steps.PAUSE, now=now, actor=actor, reason=reason)
-
-
 def _uptime() -> float:
     """Return how long this machine runs, sleep included; no setting of a clock changes that."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
