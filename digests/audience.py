@@ -95,6 +95,7 @@ class Audience:
     """
 
     def __init__(self, digest: Digest) -> None:
+        self.digest = digest
         self._asked = _mailable(digest).values_list("subscriber_id", "subscriber__address")
         self._words, self._values = self._asked.query.sql_with_params()
 

@@ -6,57 +6,41 @@ behind is found by the sweeper: what it had not begun waits again, what it may h
 """
 
 import logging
-import os
-import random
-import socket
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic, sleep
 
 from django.conf import settings
 from django.db import IntegrityError, transaction
 
-from digests import audience, carriers, providers, restoring, statements
-from digests.audience import Audience, Recipient
+from digests import audience, carriers, claiming, providers, statements
+from digests.audience import Recipient
 from digests.carriers import Carrier, Lines
+from digests.claiming import Claim, Turn
 from digests.clock import database_clock, database_now, let_others_write
 from digests.handover import Letter
 from digests.models import (
     Delivery,
     DeliveryAttempt,
     DeliveryBatch,
-    DeliveryBatchQuerySet,
     DeliveryQuerySet,
     Digest,
-    Provider,
 )
 from digests.settling import Progress, close_or_divide, end_attempt, finish, write_outcomes
-from newsroom.mail import flight, gate, transport
+from newsroom.mail import flight, transport
 from newsroom.mail.transport import Outcome, Result
 from subscriptions.models import Subscription
 
 log = logging.getLogger(__name__)
 
-# How long a turn takes up readers: with the longest call after it, short of the time limit at which Celery would break
-# into the middle of one. Those left wait for the next claim.
-LONGEST_TURN = timedelta(seconds=40)
-
-# So long a turn takes up further batches. A worker that is to stop, for a new release, stops after its turn.
-SHORT_TURN = timedelta(seconds=5)
-
 # Who leaves is answered when no copy is on its way any more, or after `flight.PATIENCE`. So what was asked this long
 # ago of a reader still holds: none has been told since that it is done.
 FRESHNESS = timedelta(seconds=flight.PATIENCE / 5)
 
-# Leases are renewed with the groups, but not more often: it writes the batch anew.
-RENEWAL = timedelta(seconds=1)
-
 # Readers may be erased while their deliveries are written; then all is written anew.
 BEGINNINGS = 3
 
-# Workers that look for a next batch choose among so many, lest all want the same one.
-CHOICE = 16
+# A worker that looks for a next batch and finds it taken looks so often.
 MISSES = 3
 
 
@@ -70,60 +54,6 @@ class NotSending(Exception):
 
 class TurnOver(Exception):
     """The claim has had its time; nobody is at fault, and the readers left wait for the next one."""
-
-
-@dataclass(slots=True)
-class Turn:
-    """What a worker does in one go: a batch and perhaps more, over connections that it keeps meanwhile."""
-
-    lines: Lines
-    begun_at: float
-
-    @property
-    def ends_at(self) -> float:
-        return self.begun_at + LONGEST_TURN.total_seconds()
-
-    @property
-    def has_time_for_another(self) -> bool:
-        return monotonic() - self.begun_at < SHORT_TURN.total_seconds()
-
-
-@dataclass(slots=True)
-class Claim:
-    """A batch this process may work on while its lease lasts; every later write names the fence."""
-
-    batch: DeliveryBatch
-    provider: Provider
-    fence: int
-    turn: Turn
-    begun_at: float = field(default_factory=monotonic)
-    renewed_at: float = field(default_factory=monotonic)
-    attempt_id: int | None = None
-    deliveries: dict[int, int] = field(default_factory=dict)  # by the readers they were written for
-    letters: dict[int, Letter] = field(default_factory=dict)  # by their places
-    unnoted: dict[int, int] = field(default_factory=dict)  # subscriptions whose last mail is long ago, by places
-    audience: Audience = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.audience = Audience(self.batch.digest)
-
-    @property
-    def rows(self) -> DeliveryBatchQuerySet:
-        return DeliveryBatch.objects.filter(pk=self.batch.pk, fence=self.fence)
-
-    @property
-    def ends_at(self) -> float:
-        """When during one more call another worker might take over, or this one be broken off."""
-        return min(self.renewed_at + settings.DELIVERY_LEASE.total_seconds() / 2, self.turn.ends_at)
-
-    @property
-    def is_over(self) -> bool:
-        return monotonic() > self.ends_at
-
-    @property
-    def is_fresh(self) -> bool:
-        """Whether the lease need not be renewed yet."""
-        return monotonic() - self.renewed_at < RENEWAL.total_seconds()
 
 
 class Watch:
@@ -174,7 +104,7 @@ def deliver_on(batch_id: int) -> int:
                 worked, misses = worked + 1, 0
             else:
                 misses += 1
-            next_id = _find_next()
+            next_id = claiming.find_next()
     return worked
 
 
@@ -182,17 +112,12 @@ def deliver_due(*, clock: Callable[[], datetime] = database_now) -> int:
     """Work on each batch that is due now, once, over the same connections; return how many were worked on."""
     due = DeliveryBatch.objects.due(clock()).order_by("next_attempt_at", "id").values_list("id", flat=True)
     with Lines() as lines:
-        return sum(_deliver(batch_id, Turn(lines, begun_at=monotonic())) for batch_id in list(due))
-
-
-def _find_next() -> int | None:
-    waiting = DeliveryBatch.objects.waiting(database_now()).order_by("next_attempt_at")
-    ids = list(waiting.values_list("id", flat=True)[:CHOICE])
-    return random.choice(ids) if ids else None  # noqa: S311
+        turn = Turn(lines, begun_at=monotonic())
+        return sum(_deliver(batch_id, turn.begin_anew()) for batch_id in list(due))
 
 
 def _deliver(batch_id: int, turn: Turn) -> bool:
-    claim = _claim(batch_id, turn)
+    claim = claiming.claim(batch_id, turn)
     if claim is None:
         return False
     progress = Progress()
@@ -208,48 +133,9 @@ def _deliver(batch_id: int, turn: Turn) -> bool:
     except (NotSending, TurnOver):
         pass
     if progress.stopped_by is not None:
-        turn.lines.close()
+        turn.stop()
     _settle(claim, progress)
     return True
-
-
-def _claim(batch_id: int, turn: Turn) -> Claim | None:
-    now = database_now()
-    provider = providers.current()
-    due = DeliveryBatch.objects.due(now).filter(pk=batch_id).select_related("digest__newsletter")
-    batch = due.defer("digest__html", "digest__text").first()  # read for the first batch of a turn
-    if batch is None or gate.is_closed() or not providers.passes(provider, now=now) or restoring.find_obstacle():
-        return None
-    # Guarded by the batch's own columns alone: a condition on the digest would not be looked at again after a wait.
-    free = DeliveryBatch.objects.filter(pk=batch.pk, state=batch.state, fence=batch.fence)
-    if batch.attempts >= settings.DELIVERY_MAX_ATTEMPTS:
-        if free.update(state=DeliveryBatch.State.FAILED, reason="attempts"):
-            log.error("batch %s: gave up after %s attempts", batch.pk, batch.attempts)
-        return None
-    if not _is_safe_to_repeat(batch, provider, now=now):
-        if free.update(state=DeliveryBatch.State.FAILED, reason="key"):
-            log.warning("batch %s: not asked again, the provider may not know the key", batch.pk)
-        return None
-    with transaction.atomic():
-        claimed = free.update(
-            state=DeliveryBatch.State.LEASED,
-            owner=f"{socket.gethostname()}:{os.getpid()}"[:100],
-            lease_until=now + settings.DELIVERY_LEASE,
-            fence=batch.fence + 1,
-            attempts=batch.attempts + 1,
-        )
-        if claimed and not providers.enter(provider, now=now):
-            transaction.set_rollback(True)  # another batch tries already
-            return None
-    return Claim(batch, provider, batch.fence + 1, turn) if claimed else None
-
-
-def _is_safe_to_repeat(batch: DeliveryBatch, provider: Provider, *, now: datetime) -> bool:
-    """Whether a batch that goes out again for its keys' sake still may: a pause, a gate or a deploy takes its time."""
-    if batch.keyed_until is None:
-        return True
-    last = DeliveryAttempt.objects.filter(batch__in=[batch.pk, batch.parent_id]).order_by("-started_at").first()
-    return now < batch.keyed_until and last is not None and last.provider_id == provider.pk
 
 
 def _hand_over(claim: Claim, progress: Progress) -> None:
@@ -319,19 +205,25 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> None:
 def _commit_anew(claim: Claim, progress: Progress, *, in_flight: int) -> None:
     attempt_id = claim.attempt_id
     with transaction.atomic():
-        now = _check_digest(claim.batch.digest_id)
-        if not claim.rows.filter(
-            state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING], lease_until__gt=now
-        ).update(state=DeliveryBatch.State.SUBMITTING, lease_until=now + settings.DELIVERY_LEASE):
-            raise ClaimLost
         if attempt_id is None:
-            attempt_id = _begin_attempt(claim, in_flight=in_flight, now=now)
+            attempt_id = _begin_attempt(claim, in_flight=in_flight)
         else:
+            _renew(claim)
             DeliveryAttempt.objects.filter(pk=attempt_id).update(acknowledged=progress.done, in_flight=in_flight)
         write_outcomes(progress)
     claim.attempt_id = attempt_id
     progress.own.clear()
     claim.renewed_at = monotonic()
+
+
+def _renew(claim: Claim) -> datetime:
+    """Hold the batch, and return the database's time."""
+    now = _check_digest(claim.batch.digest_id)
+    if not claim.rows.filter(
+        state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING], lease_until__gt=now
+    ).update(state=DeliveryBatch.State.SUBMITTING, lease_until=now + settings.DELIVERY_LEASE):
+        raise ClaimLost
+    return now
 
 
 def _is_gone_on(claim: Claim, progress: Progress, *, in_flight: int) -> bool:
@@ -342,17 +234,38 @@ def _is_gone_on(claim: Claim, progress: Progress, *, in_flight: int) -> bool:
 
 def _check_digest(digest_id: int) -> datetime:
     """Return the database's time if the digest is being sent now; raise `NotSending` if not."""
-    sending = Digest.objects.sending().filter(pk=digest_id).annotate(now=database_clock())
+    sending = Digest.objects.sending().filter(pk=digest_id).order_by().annotate(now=database_clock())
     for now, not_after in sending.values_list("now", "not_after"):
         if now < not_after:
             return now
     raise NotSending
 
 
-def _begin_attempt(claim: Claim, *, in_flight: int, now: datetime) -> int:
+def _begin_attempt(claim: Claim, *, in_flight: int) -> int:
     """Write the batch's deliveries and the attempt down, and read what there is to send; return the attempt's id."""
+    begun = statements.begin_attempt(
+        claim.batch, fence=claim.fence, provider=claim.provider, lease=settings.DELIVERY_LEASE, in_flight=in_flight
+    )
+    attempt_id, now = begun or _begin_step_by_step(claim, in_flight=in_flight)
+    _prepare_letters(claim, now=now)
+    return attempt_id
+
+
+def _begin_step_by_step(claim: Claim, *, in_flight: int) -> tuple[int, datetime]:
+    now = _renew(claim)
+    attempt = DeliveryAttempt(
+        batch=claim.batch, fence=claim.fence, started_at=now, in_flight=in_flight, provider=claim.provider
+    )
+    attempt.save(force_insert=True)
+    return attempt.pk, now
+
+
+def _prepare_letters(claim: Claim, *, now: datetime) -> None:
     batch = claim.batch
-    _write_deliveries(batch, now=now)
+    if claim.is_first:
+        statements.write_deliveries(batch, at=now)
+    else:
+        _write_deliveries(batch, now=now)
     places = {reader_id: place for place, reader_id in enumerate(batch.reader_ids)}
     found = [each for each in audience.recipients(batch, now=now) if each.reader_id in places]
     claim.letters = {places[each.reader_id]: _letter(each, places[each.reader_id]) for each in found}
@@ -361,11 +274,6 @@ def _begin_attempt(claim: Claim, *, in_flight: int, now: datetime) -> int:
     if len(found) < len(places):
         written = batch.deliveries.filter(subscriber__isnull=False)
         claim.deliveries = dict(written.values_list("subscriber", "pk"))
-    attempt = DeliveryAttempt(
-        batch=batch, fence=claim.fence, started_at=now, in_flight=in_flight, provider=claim.provider
-    )
-    attempt.save(force_insert=True)
-    return attempt.pk
 
 
 def _letter(each: Recipient, place: int) -> Letter:
@@ -511,31 +419,50 @@ def _note_unsent(progress: Progress, letters: Sequence[Letter], unsent: Sequence
 
 def _settle(claim: Claim, progress: Progress) -> None:
     """Commit what came of a claim; what was surely not sent waits again, in this batch or in a new one."""
-    with transaction.atomic():
-        now = database_now()
-        held = claim.rows.filter(state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING])
-        batch = held.select_for_update().first()
-        if batch is None:
-            log.warning("batch %s: result came after the lease was lost", claim.batch.pk)
-            return
-        retry_at = _tell_provider(claim, progress, now=now)
-        write_outcomes(progress)
-        end_attempt(batch, progress, now=now)
-        _part_from_rest(claim, progress.rest(batch))
-        close_or_divide(batch, progress, retry_at=retry_at)
+    now = _close(claim, progress) or _settle_step_by_step(claim, progress)
+    if now is None:
+        log.warning("batch %s: result came after the lease was lost", claim.batch.pk)
+        return
     sent = range(progress.done)
     audience.note_sent([pk for place, pk in claim.unnoted.items() if place in sent], now=now)
     finish(claim.batch.digest_id, now=now)
     let_others_write()
 
 
+def _close(claim: Claim, progress: Progress) -> datetime | None:
+    """Close a batch of which there is nothing to tell but that all went well; None where there is more to it."""
+    if claim.attempt_id is None or not progress.is_plain or progress.rest(claim.batch):
+        return None
+    now = statements.close_batch(claim.attempt_id, fence=claim.fence, done=progress.done)
+    if now is not None:
+        _tell_provider(claim, progress, now=now)
+    return now
+
+
+def _settle_step_by_step(claim: Claim, progress: Progress) -> datetime | None:
+    with transaction.atomic():
+        now = database_now()
+        held = claim.rows.filter(state__in=[DeliveryBatch.State.LEASED, DeliveryBatch.State.SUBMITTING])
+        batch = held.select_for_update().first()
+        if batch is None:
+            return None
+        retry_at = _tell_provider(claim, progress, now=now)
+        write_outcomes(progress)
+        end_attempt(batch, progress, now=now)
+        _part_from_rest(claim, progress.rest(batch))
+        close_or_divide(batch, progress, retry_at=retry_at)
+    return now
+
+
 def _tell_provider(claim: Claim, progress: Progress, *, now: datetime) -> datetime:
     if progress.stopped_by is None and progress.done == 0:
         return progress.not_before or now
-    speed = progress.done / max(monotonic() - claim.begun_at, 0.1) * max(1, _count_of_workers())
     result = progress.stopped_by or Result(Outcome.ACCEPTED, "")
+    speed = _speed(claim, progress) if result.outcome is Outcome.THROTTLED else 0.0
     return max(providers.note(claim.provider, result, now=now, speed=speed), progress.not_before or now)
 
 
-def _count_of_workers() -> int:
-    return DeliveryBatch.objects.filter(state=DeliveryBatch.State.SUBMITTING).count()
+def _speed(claim: Claim, progress: Progress) -> float:
+    """Return how many mails a second all workers together hand over, if the others are as fast as this one."""
+    workers = DeliveryBatch.objects.filter(state=DeliveryBatch.State.SUBMITTING).count()
+    return progress.done / max(monotonic() - claim.begun_at, 0.1) * max(1, workers)

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from django.db import transaction
 from django.utils.translation import gettext as _
 
-from digests import audience
+from digests import audience, statements
 from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest, DigestChange
 from newsroom.mail.outcomes import Outcome, Result
 
@@ -27,6 +27,11 @@ class Progress:
     stopped_by: Result | None = None
     refused_up_to: int = 0  # a call for many was refused as a whole: the bad one is among those up to here
     not_before: datetime | None = None  # the pace or the day has no room earlier
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether there is nothing to tell of single readers, and nothing stood in the way."""
+        return not (self.unsent or self.own or self.stopped_by)
 
     def rest(self, batch: DeliveryBatch) -> list[int]:
         """Return the readers who surely have not been sent anything."""
@@ -106,7 +111,7 @@ def _move(batch: DeliveryBatch, reader_ids: list[int], *, at: datetime, attempts
 def finish(digest_id: int, *, now: datetime) -> bool:
     """Finish a digest whose readers all have a definite outcome; return whether it was finished now."""
     # After each batch, so the batches come first: the digest's row has its text in it.
-    if DeliveryBatch.objects.open().filter(digest=digest_id).exists():
+    if statements.has_open_batches(digest_id):
         return False
     digest = Digest.objects.get(pk=digest_id)
     if digest.state != Digest.State.SENDING:

@@ -1,10 +1,12 @@
 """What each batch and each group of copies asks of the database, in each database's own and fewest words."""
 
-from datetime import datetime
+import json
+from datetime import datetime, timedelta
 
 from django.db import connection
 
-from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest
+from digests.clock import database_now
+from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
 from newsroom.postgresql.base import busy_cursor
 from subscriptions.models import Subscriber
 
@@ -27,6 +29,32 @@ _WRITE_DELIVERIES = f"""
     ON CONFLICT DO NOTHING
 """  # noqa: S608
 
+_CLAIM = f"""
+    UPDATE {_BATCHES} AS batch SET state = 'leased', owner = %s, lease_until = clock_timestamp() + make_interval(secs => %s),
+        fence = fence + 1, attempts = attempts + 1
+    FROM {_DIGESTS} AS digest
+    WHERE batch.id = %s AND digest.id = batch.digest_id AND digest.state = 'sending'
+        AND batch.state = 'pending' AND batch.next_attempt_at <= clock_timestamp()
+        AND batch.attempts < %s AND batch.keyed_until IS NULL
+    RETURNING batch.id, batch.digest_id, batch.parent_id, batch.reader_ids, batch.fence, batch.attempts,
+        batch.is_second_try
+"""  # noqa: S608
+_CLAIMED = ("id", "digest_id", "parent_id", "reader_ids", "fence", "attempts", "is_second_try")
+
+_BEGIN = f"""
+    WITH held AS (
+        UPDATE {_BATCHES} AS batch SET state = 'submitting', lease_until = clock_timestamp() + make_interval(secs => %s)
+        FROM {_DIGESTS} AS digest
+        WHERE batch.id = %s AND batch.fence = %s AND digest.id = batch.digest_id
+            AND batch.state IN ('leased', 'submitting') AND batch.lease_until > clock_timestamp()
+            AND digest.state = 'sending' AND digest.not_after > clock_timestamp()
+        RETURNING batch.id
+    )
+    INSERT INTO {_ATTEMPTS} (batch_id, provider_id, fence, started_at, acknowledged, in_flight, outcome, detail)
+    SELECT id, %s, %s, clock_timestamp(), 0, %s, '', '' FROM held
+    RETURNING id, started_at
+"""  # noqa: S608
+
 _GO_ON = f"""
     UPDATE {_ATTEMPTS} AS attempt SET acknowledged = %s, in_flight = %s
     FROM {_BATCHES} AS batch, {_DIGESTS} AS digest
@@ -34,6 +62,74 @@ _GO_ON = f"""
         AND batch.fence = %s AND batch.state = 'submitting' AND batch.lease_until > clock_timestamp()
         AND digest.state = 'sending' AND digest.not_after > clock_timestamp()
 """  # noqa: S608
+
+_CLOSE = f"""
+    WITH closed AS (
+        UPDATE {_BATCHES} AS batch SET state = 'done', lease_until = NULL, hinted_at = NULL, owner = ''
+        FROM {_ATTEMPTS} AS attempt
+        WHERE attempt.id = %s AND batch.id = attempt.batch_id AND batch.fence = %s AND batch.state = 'submitting'
+            AND NOT EXISTS (SELECT FROM {_DELIVERIES} AS each WHERE each.batch_id = batch.id AND state = 'postponed')
+        RETURNING attempt.id
+    )
+    UPDATE {_ATTEMPTS} AS attempt SET ended_at = clock_timestamp(), acknowledged = %s, in_flight = 0,
+        outcome = 'accepted', detail = ''
+    FROM closed WHERE attempt.id = closed.id
+    RETURNING ended_at
+"""  # noqa: S608
+
+# By the statement's clock, for which an index can be asked.
+_WAITING = f"""
+    SELECT batch.id FROM {_BATCHES} AS batch JOIN {_DIGESTS} AS digest ON digest.id = batch.digest_id
+    WHERE digest.state = 'sending' AND batch.state = 'pending' AND batch.next_attempt_at <= statement_timestamp()
+    ORDER BY batch.next_attempt_at LIMIT %s
+"""  # noqa: S608
+
+_HAS_OPEN = f"""
+    SELECT EXISTS (SELECT 1 FROM {_BATCHES} WHERE digest_id = %s AND state IN ('pending', 'leased', 'submitting'))
+"""  # noqa: S608
+
+
+def waiting_batches(*, most: int) -> list[int]:
+    """Return some batches that wait for any worker, those that have waited longest first."""
+    if connection.vendor != "postgresql":
+        waiting = DeliveryBatch.objects.waiting(database_now()).order_by("next_attempt_at")
+        return list(waiting.values_list("id", flat=True)[:most])
+    with busy_cursor() as cursor:
+        cursor.execute(_WAITING, [most])
+        return [batch_id for (batch_id,) in cursor.fetchall()]
+
+
+def claim_batch(batch_id: int, *, owner: str, lease: timedelta, attempts: int) -> DeliveryBatch | None:
+    """Claim a batch that waits, and was not attempted so often; return what is to be known of it, the new fence too.
+
+    None, and nothing written, if it is not to be had; or where it takes more than one statement to say so (SQLite).
+    """
+    if connection.vendor != "postgresql":
+        return None
+    with busy_cursor() as cursor:
+        cursor.execute(_CLAIM, [owner, lease.total_seconds(), batch_id, attempts])
+        row = cursor.fetchone()
+    if row is None:
+        return None
+    values = dict(zip(_CLAIMED, row, strict=True))
+    values["reader_ids"] = json.loads(values["reader_ids"])
+    return DeliveryBatch.from_db(connection.alias, values.keys(), values.values())
+
+
+def begin_attempt(
+    batch: DeliveryBatch, *, fence: int, provider: Provider, lease: timedelta, in_flight: int
+) -> tuple[int, datetime] | None:
+    """Hold a claimed batch and write down that its first readers come next; return the attempt and when it began.
+
+    None, and nothing written, if the claim is lost or its digest not being sent; or where it takes more than one
+    statement to say so (SQLite).
+    """
+    if connection.vendor != "postgresql":
+        return None
+    with busy_cursor() as cursor:
+        cursor.execute(_BEGIN, [lease.total_seconds(), batch.pk, fence, provider.pk, fence, in_flight])
+        found: tuple[int, datetime] | None = cursor.fetchone()
+        return found
 
 
 def write_deliveries(batch: DeliveryBatch, *, at: datetime) -> None:
@@ -73,3 +169,23 @@ def go_on(attempt_id: int, *, fence: int, done: int, in_flight: int) -> bool:
     with busy_cursor() as cursor:
         cursor.execute(_GO_ON, [done, in_flight, attempt_id, fence])
         return cursor.rowcount == 1
+
+
+def close_batch(attempt_id: int, *, fence: int, done: int) -> datetime | None:
+    """Commit that all of a batch is done, if it is still claimed and nobody of it waits again; return when.
+
+    None, and nothing written, if not; or where it takes more than one statement to say so (SQLite).
+    """
+    if connection.vendor != "postgresql":
+        return None
+    with busy_cursor() as cursor:
+        cursor.execute(_CLOSE, [attempt_id, fence, done])
+        row = cursor.fetchone()
+        return row[0] if row else None
+
+
+def has_open_batches(digest_id: int) -> bool:
+    """Whether some of a digest's readers have not got it yet, for all that is known."""
+    with busy_cursor() as cursor:
+        cursor.execute(_HAS_OPEN, [digest_id])
+        return bool(cursor.fetchone()[0])

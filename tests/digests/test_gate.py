@@ -15,7 +15,7 @@ from django.db import connections
 from django.urls import reverse
 from django.utils import timezone
 
-from digests import audit, carriers, delivery, outcomes, providers, sweeping
+from digests import audit, carriers, claiming, delivery, outcomes, providers, sweeping
 from digests.admin import ProviderAdmin
 from digests.models import DeliveryAttempt, DeliveryBatch, Digest, Provider
 from newsroom.mail import alarms, gate, outbox
@@ -253,9 +253,9 @@ def test_faults_in_a_row_close_the_gate_and_one_batch_tries_and_opens_it(setting
     assert Provider.objects.get().gate == Provider.Gate.CLOSED
 
     first, second = digest.batches.values_list("id", flat=True)
-    turn = delivery.Turn(carriers.Lines(), begun_at=monotonic())
-    trial = delivery._claim(first, turn)
-    assert trial is not None and delivery._claim(second, turn) is None
+    turn = claiming.Turn(carriers.Lines(), begun_at=monotonic())
+    trial = claiming.claim(first, turn)
+    assert trial is not None and claiming.claim(second, turn) is None
     assert digest.batches.get(pk=second).attempts == 0
 
     ScriptedBackend.reset()

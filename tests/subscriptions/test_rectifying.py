@@ -11,7 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from digests import audience, delivery, events, outcomes, release
+from digests import audience, claiming, delivery, events, outcomes, release
 from digests import audit as digests_audit
 from digests.models import Delivery, DeliveryBatch, Digest
 from newsroom.mail.addresses import canonicalise
@@ -547,7 +547,7 @@ def test_who_moves_to_a_reader_while_the_rest_of_the_batch_waits_gets_that_copy(
     make_subscription(at_new, make_subscriber(NEW))
     assert release.start_sending(make_digest(at_new), now=timezone.now())
     with monkeypatch.context() as patch:
-        patch.setattr(delivery, "LONGEST_TURN", timedelta(seconds=-1))
+        patch.setattr(claiming, "LONGEST_TURN", timedelta(seconds=-1))
         patch.setattr(delivery, "_keep_pace", lambda *args, **values: None)
         delivery.deliver_due()  # who was to be mailed is written down, and nobody was
     assert Delivery.objects.count() == 4 and DeliveryBatch.objects.get().state == "pending"
