@@ -30,8 +30,8 @@ _WRITE_DELIVERIES = f"""
 """  # noqa: S608
 
 _CLAIM = f"""
-    UPDATE {_BATCHES} AS batch SET state = 'leased', owner = %s, lease_until = clock_timestamp() + make_interval(secs => %s),
-        fence = fence + 1, attempts = attempts + 1
+    UPDATE {_BATCHES} AS batch SET state = 'leased', fence = fence + 1, attempts = attempts + 1, owner = %s,
+        lease_until = clock_timestamp() + make_interval(secs => %s)
     FROM {_DIGESTS} AS digest
     WHERE batch.id = %s AND digest.id = batch.digest_id AND digest.state = 'sending'
         AND batch.state = 'pending' AND batch.next_attempt_at <= clock_timestamp()

@@ -10,7 +10,7 @@ from django.db import transaction
 from django.utils import timezone
 from PIL import ExifTags, Image
 
-from digests import audience
+from digests import audience, outcomes
 from digests.models import Digest, DigestEntry, DigestSchedule
 from newsroom.articles.models import Article, Section
 from subscriptions.models import Newsletter, Subscriber, Subscription
@@ -151,3 +151,9 @@ def utc(year: int, month: int, day: int, hour: int = 0, minute: int = 0) -> date
 
 def a_date(text: str) -> date:
     return date.fromisoformat(text)
+
+
+def standing(digest: Digest) -> dict[str, int]:
+    """Return how many readers stand where, those kinds left out of which there are none."""
+    digest.refresh_from_db()
+    return {kind: count for kind, count in outcomes.counts(digest).items() if count}

@@ -14,7 +14,7 @@ from django.utils import timezone
 from digests import audit, delivery, outcomes, release, sweeping, uncertain
 from digests.models import Delivery, DeliveryBatch, Digest, DigestSchedule, Provider
 from tests.backends import ScriptedBackend, addresses
-from tests.makers import make_sending_digest
+from tests.makers import make_sending_digest, standing
 
 pytestmark = pytest.mark.django_db
 REASON = "Beim Versender nachgefragt."
@@ -30,11 +30,6 @@ def _scripted(settings):
 @pytest.fixture
 def chief():
     return User.objects.create_superuser("leitung")
-
-
-def standing(digest):
-    digest.refresh_from_db()
-    return {kind: count for kind, count in outcomes.counts(digest).items() if count}
 
 
 def decide(call, digest, actor, **values):

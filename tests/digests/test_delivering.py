@@ -16,7 +16,7 @@ from subscriptions import links, rectifying
 from subscriptions.consent import Confirmation, Origin
 from subscriptions.models import Subscriber
 from tests.backends import ScriptedBackend, addresses
-from tests.makers import make_sending_digest, make_subscription
+from tests.makers import make_sending_digest, make_subscription, standing
 
 pytestmark = pytest.mark.django_db
 
@@ -34,11 +34,6 @@ def fail_at(number, error):
             raise error
 
     return script
-
-
-def standing(digest):
-    digest.refresh_from_db()
-    return {kind: count for kind, count in outcomes.counts(digest).items() if count}
 
 
 def later(minutes=5):

@@ -15,7 +15,7 @@ from django.db import connections
 from django.urls import reverse
 from django.utils import timezone
 
-from digests import audit, carriers, claiming, delivery, outcomes, providers, sweeping
+from digests import audit, carriers, claiming, delivery, providers, sweeping
 from digests.admin import ProviderAdmin
 from digests.models import DeliveryAttempt, DeliveryBatch, Digest, Provider
 from newsroom.mail import alarms, gate, outbox
@@ -23,7 +23,7 @@ from newsroom.mail.models import OutboxMail
 from newsroom.mail.outbox import Prepared
 from newsroom.mail.transport import Outcome, Result
 from tests.backends import ScriptedBackend, addresses
-from tests.makers import make_sending_digest
+from tests.makers import make_sending_digest, standing
 from tests.newsroom.service_mails import make_service_mail
 
 pytestmark = pytest.mark.django_db
@@ -44,11 +44,6 @@ def set_provider(**values):
     providers.current()
     Provider.objects.update(**values)
     return Provider.objects.get()
-
-
-def standing(digest):
-    digest.refresh_from_db()
-    return {kind: count for kind, count in outcomes.counts(digest).items() if count}
 
 
 def refuse_all(message, call):

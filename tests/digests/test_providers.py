@@ -6,11 +6,11 @@ import pytest
 from django.conf import settings as django_settings
 from django.utils import timezone
 
-from digests import audit, delivery, outcomes, release, rendering
+from digests import audit, delivery, release, rendering
 from digests.models import Delivery, DeliveryBatch, Provider
 from subscriptions import links
 from subscriptions.models import Subscriber
-from tests.makers import make_article, make_digest, make_entry, make_sending_digest, make_subscriptions
+from tests.makers import make_article, make_digest, make_entry, make_sending_digest, make_subscriptions, standing
 from tests.stand_ins import MailgunStandIn, PostmarkStandIn, SmtpStandIn
 
 pytestmark = pytest.mark.django_db
@@ -35,11 +35,6 @@ def smtp(settings):
     with SmtpStandIn() as stand_in:
         stand_in.configure(settings)
         yield stand_in
-
-
-def standing(digest):
-    digest.refresh_from_db()
-    return {kind: count for kind, count in outcomes.counts(digest).items() if count}
 
 
 def own_links(digest):

@@ -10,7 +10,7 @@ from digests import audit, delivery, outcomes, sweeping
 from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest, DigestSchedule, Provider
 from newsroom.mail import repeating
 from tests.backends import ScriptedBackend, addresses
-from tests.makers import make_sending_digest
+from tests.makers import make_sending_digest, standing
 from tests.stand_ins import BrevoStandIn, MailgunStandIn, ResendStandIn
 
 pytestmark = pytest.mark.django_db
@@ -40,11 +40,6 @@ def scripted_after(settings):
         ScriptedBackend.reset()
 
     return change
-
-
-def standing(digest):
-    digest.refresh_from_db()
-    return {kind: count for kind, count in outcomes.counts(digest).items() if count}
 
 
 def go_on(rounds=30):
