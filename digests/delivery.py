@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from time import monotonic, sleep
 
 from django.conf import settings
-from django.db import IntegrityError, transaction
+from django.db import DatabaseError, IntegrityError, OperationalError, transaction
 
 from digests import audience, carriers, claiming, providers, statements
 from digests.audience import Recipient
@@ -29,6 +29,7 @@ from digests.models import (
 from digests.settling import Progress, close_or_divide, end_attempt, finish, write_outcomes
 from newsroom.mail import flight, transport
 from newsroom.mail.transport import Outcome, Result
+from newsroom.postgresql.base import is_deadlock
 from subscriptions.models import Subscription
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ log = logging.getLogger(__name__)
 # ago of a reader still holds: none has been told since that it is done.
 FRESHNESS = timedelta(seconds=flight.PATIENCE / 5)
 
-# Readers may be erased while their deliveries are written; then all is written anew.
+# Readers may be erased, or become one, while their deliveries are written; then all is written anew.
 BEGINNINGS = 3
 
 # A worker that looks for a next batch and finds it taken looks so often.
@@ -197,9 +198,14 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> None:
         try:
             _commit_anew(claim, progress, in_flight=in_flight)
             return
-        except IntegrityError:  # a reader was erased at this moment
-            if attempt == BEGINNINGS - 1:
+        except (IntegrityError, OperationalError) as error:
+            if attempt == BEGINNINGS - 1 or not _is_worth_repeating(error):
                 raise
+
+
+def _is_worth_repeating(error: DatabaseError) -> bool:
+    """Whether a reader was erased, or became one with another, at this moment."""
+    return isinstance(error, IntegrityError) or (isinstance(error, OperationalError) and is_deadlock(error))
 
 
 def _commit_anew(claim: Claim, progress: Progress, *, in_flight: int) -> None:

@@ -25,6 +25,7 @@ from newsroom import persons
 from newsroom.mail import outbox
 from newsroom.mail.addresses import Address, canonicalise
 from newsroom.mail.models import OutboxMail
+from newsroom.postgresql.base import is_deadlock
 from subscriptions import consent, ledger, links, suppression
 from subscriptions.consent import Confirmation, Origin
 from subscriptions.models import AddressChange, ConsentPayload, Newsletter, Subscriber, Subscription, Suppression
@@ -34,7 +35,6 @@ logger = logging.getLogger(__name__)
 State = AddressChange.State
 
 ASKED, CHANGED = "address_change", "address_changed"  # the mails: to the new address, and to the old one
-DEADLOCK = "40P01"  # PostgreSQL's code
 BARRING = (Suppression.Reason.COMPLAINT, Suppression.Reason.OBJECTION)
 
 
@@ -125,7 +125,7 @@ def confirm(token: str, *, origin: Origin, now: datetime) -> Confirmation:
     try:
         return _confirm(token, origin=origin, now=now)
     except OperationalError as error:
-        if getattr(error.__cause__, "sqlstate", "") != DEADLOCK:
+        if not is_deadlock(error):
             raise
         # A digest was begun for one of two readers who become one in this very moment; by now it is under way.
         return _confirm(token, origin=origin, now=now)

@@ -4,7 +4,7 @@ import select
 from typing import cast
 
 import psycopg
-from django.db import connection
+from django.db import OperationalError, connection
 from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorWrapper
 
@@ -44,3 +44,8 @@ def busy_cursor() -> CursorWrapper:
     if connection.vendor == "postgresql":
         return cast(DatabaseWrapper, connection).prepared_cursor()
     return connection.cursor()
+
+
+def is_deadlock(error: OperationalError) -> bool:
+    """Whether two transactions waited for each other, and PostgreSQL ended this one; begun anew it will pass."""
+    return isinstance(error.__cause__, psycopg.errors.DeadlockDetected)

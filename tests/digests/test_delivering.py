@@ -589,6 +589,41 @@ def test_two_readers_become_one_though_a_batch_with_one_of_them_is_begun_at_that
     assert is_sound(digest)
 
 
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_is_a_deadlocks_victim_begins_anew(monkeypatch):
+    digest = make_sending_digest(readers=25)
+    reader = Subscriber.objects.order_by("pk").last()
+    held, write, calls = threading.Event(), statements.write_deliveries, []
+
+    def lock_the_other_way_round():
+        try:
+            with transaction.atomic():
+                Subscriber.objects.select_for_update().get(pk=reader.pk)
+                held.set()
+                time.sleep(0.3)  # by now the worker waits for him: it began to wait first, and will look first
+                digest.batches.select_for_update().get()
+        finally:
+            connection.close()
+
+    thread = threading.Thread(target=lock_the_other_way_round)
+
+    def write_after_the_other_has_locked(batch, *, at):
+        calls.append(batch.pk)
+        if len(calls) == 1:
+            thread.start()
+            held.wait()
+        write(batch, at=at)
+
+    monkeypatch.setattr(statements, "write_deliveries", write_after_the_other_has_locked)
+    delivery.deliver_due()
+    thread.join()
+
+    assert len(calls) == 2
+    assert len(addresses()) == len(set(addresses())) == 25
+    assert standing(digest) == {"expected": 25, "accepted": 25} and digest.batches.get().attempts == 1
+
+
 def wish_to_move(reader, *, to):
     """Return the token of the link that confirms it."""
     now, origin = timezone.now(), Origin(source="rights_page")
