@@ -128,11 +128,6 @@ class Claim:
         """Whether the lease need not be renewed yet."""
         return monotonic() - self.renewed_at < RENEWAL.total_seconds()
 
-    @property
-    def is_first(self) -> bool:
-        """Whether nothing can have been written for these readers yet."""
-        return self.fence == 1 and self.batch.parent_id is None
-
 
 def claim(batch_id: int, turn: Turn) -> Claim | None:
     """Claim a batch if it is due, free, and the provider takes mail."""

@@ -27,6 +27,7 @@ from digests.models import (
     Digest,
 )
 from digests.settling import Progress, close_or_divide, end_attempt, finish, write_outcomes
+from digests.statements import Beginning
 from newsroom.mail import flight, transport
 from newsroom.mail.transport import Outcome, Result
 from newsroom.postgresql.base import is_deadlock
@@ -252,26 +253,23 @@ def _begin_attempt(claim: Claim, *, in_flight: int) -> int:
     begun = statements.begin_attempt(
         claim.batch, fence=claim.fence, provider=claim.provider, lease=settings.DELIVERY_LEASE, in_flight=in_flight
     )
-    attempt_id, now = begun or _begin_step_by_step(claim, in_flight=in_flight)
-    _prepare_letters(claim, now=now)
-    return attempt_id
+    begun = begun or _begin_step_by_step(claim, in_flight=in_flight)
+    _write_deliveries(claim.batch, begun)
+    _prepare_letters(claim, now=begun.at)
+    return begun.attempt_id
 
 
-def _begin_step_by_step(claim: Claim, *, in_flight: int) -> tuple[int, datetime]:
+def _begin_step_by_step(claim: Claim, *, in_flight: int) -> Beginning:
     now = _renew(claim)
     attempt = DeliveryAttempt(
         batch=claim.batch, fence=claim.fence, started_at=now, in_flight=in_flight, provider=claim.provider
     )
     attempt.save(force_insert=True)
-    return attempt.pk, now
+    return Beginning(attempt.pk, now, claim.batch.deliveries.exists())
 
 
 def _prepare_letters(claim: Claim, *, now: datetime) -> None:
     batch = claim.batch
-    if claim.is_first:
-        statements.write_deliveries(batch, at=now)
-    else:
-        _write_deliveries(batch, now=now)
     places = {reader_id: place for place, reader_id in enumerate(batch.reader_ids)}
     found = [each for each in audience.recipients(batch, now=now) if each.reader_id in places]
     claim.letters = {places[each.reader_id]: _letter(each, places[each.reader_id]) for each in found}
@@ -288,12 +286,12 @@ def _letter(each: Recipient, place: int) -> Letter:
     )
 
 
-def _write_deliveries(batch: DeliveryBatch, *, now: datetime) -> None:
+def _write_deliveries(batch: DeliveryBatch, begun: Beginning) -> None:
     """Insert the batch's deliveries; who has one of this digest already keeps it and is not mailed again."""
-    if batch.deliveries.exists():
+    if begun.has_deliveries:
         _part_from(batch, batch.deliveries.all())
     else:
-        statements.write_deliveries(batch, at=now)
+        statements.write_deliveries(batch, at=begun.at)
 
 
 def _part_from(batch: DeliveryBatch, unsent: DeliveryQuerySet) -> None:

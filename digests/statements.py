@@ -2,6 +2,7 @@
 
 import json
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from django.db import connection
 
@@ -52,7 +53,7 @@ _BEGIN = f"""
     )
     INSERT INTO {_ATTEMPTS} (batch_id, provider_id, fence, started_at, acknowledged, in_flight, outcome, detail)
     SELECT id, %s, %s, clock_timestamp(), 0, %s, '', '' FROM held
-    RETURNING id, started_at
+    RETURNING id, started_at, EXISTS (SELECT FROM {_DELIVERIES} AS each WHERE each.batch_id = {_ATTEMPTS}.batch_id)
 """  # noqa: S608
 
 _GO_ON = f"""
@@ -89,6 +90,14 @@ _HAS_OPEN = f"""
 """  # noqa: S608
 
 
+class Beginning(NamedTuple):
+    """An attempt that was written down, and whether the batch has deliveries, from an earlier one or another batch."""
+
+    attempt_id: int
+    at: datetime
+    has_deliveries: bool
+
+
 def waiting_batches(*, most: int) -> list[int]:
     """Return some batches that wait for any worker, those that have waited longest first."""
     if connection.vendor != "postgresql":
@@ -118,8 +127,8 @@ def claim_batch(batch_id: int, *, owner: str, lease: timedelta, attempts: int) -
 
 def begin_attempt(
     batch: DeliveryBatch, *, fence: int, provider: Provider, lease: timedelta, in_flight: int
-) -> tuple[int, datetime] | None:
-    """Hold a claimed batch and write down that its first readers come next; return the attempt and when it began.
+) -> Beginning | None:
+    """Hold a claimed batch and write down that its first readers come next.
 
     None, and nothing written, if the claim is lost or its digest not being sent; or where it takes more than one
     statement to say so (SQLite).
@@ -128,8 +137,8 @@ def begin_attempt(
         return None
     with busy_cursor() as cursor:
         cursor.execute(_BEGIN, [lease.total_seconds(), batch.pk, fence, provider.pk, fence, in_flight])
-        found: tuple[int, datetime] | None = cursor.fetchone()
-        return found
+        row = cursor.fetchone()
+        return Beginning(*row) if row else None
 
 
 def write_deliveries(batch: DeliveryBatch, *, at: datetime) -> None:

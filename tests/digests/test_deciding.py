@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from digests import audit, delivery, outcomes, release, sweeping, uncertain
 from digests.models import Delivery, DeliveryBatch, Digest, DigestSchedule, Provider
+from subscriptions.models import Subscriber
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_sending_digest, standing
 
@@ -110,6 +111,25 @@ def test_refused_readers_are_mailed_again_once_the_fault_is_mended(chief):
 
     assert standing(digest) == {"expected": 12, "accepted": 12}
     assert len(set(addresses())) == len(addresses()) == 12
+    assert is_sound()
+
+
+def test_who_was_erased_before_the_refused_are_mailed_again_keeps_one_delivery_that_says_so(chief):
+    def refuse(message, call):
+        raise smtplib.SMTPRecipientsRefused({message.to[0]: (550, b"sender not verified")})
+
+    ScriptedBackend.reset(refuse)
+    digest = make_sending_digest(readers=12)
+    deliver_all()
+    ScriptedBackend.reset()
+    decide(outcomes.retry_refused, digest, chief)
+    Subscriber.objects.first().delete()
+
+    deliver_all()
+
+    assert len(set(addresses())) == len(addresses()) == 11
+    assert digest.deliveries.count() == 12 and digest.deliveries.get(subscriber=None).reason == "erased"
+    assert standing(digest) == {"expected": 12, "accepted": 11, "suppressed": 1}
     assert is_sound()
 
 

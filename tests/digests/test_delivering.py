@@ -292,7 +292,7 @@ def lose_worker(digest, *, acknowledged, in_flight, size=25):
     batch.state, batch.fence, batch.attempts = DeliveryBatch.State.SUBMITTING, 1, 1
     batch.lease_until = now - timedelta(seconds=1)
     batch.save()
-    delivery._write_deliveries(batch, now=now)
+    statements.write_deliveries(batch, at=now)
     DeliveryAttempt.objects.create(batch=batch, fence=1, started_at=now, acknowledged=acknowledged, in_flight=in_flight)
 
 
