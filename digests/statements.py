@@ -17,17 +17,19 @@ _DELIVERIES, _READERS = Delivery._meta.db_table, Subscriber._meta.db_table
 # Numbers that begin with the time (RFC 9562 section 5.7), so that their index grows at its end. The reader's own key is
 # what keeps him from being erased, or becoming one with another, between the look and the end of the transaction.
 _WRITE_DELIVERIES = f"""
-    WITH placed AS (
-        SELECT reader::bigint, place
-        FROM {_BATCHES}, jsonb_array_elements(reader_ids) WITH ORDINALITY AS each (reader, place) WHERE id = %s
-    )
     INSERT INTO {_DELIVERIES} (uuid, digest_id, batch_id, subscriber_id, state, reason, created_at)
-    SELECT (%s || substr(gen_random_uuid()::text, 16))::uuid, %s, %s, known.id,
+    SELECT {{uuid}}, %(digest)s, %(batch)s, known.id,
            CASE WHEN known.id IS NULL THEN 'suppressed' ELSE '' END,
-           CASE WHEN known.id IS NULL THEN 'erased' ELSE '' END, %s
-    FROM placed LEFT JOIN {_READERS} AS known ON known.id = placed.reader
+           CASE WHEN known.id IS NULL THEN 'erased' ELSE '' END, %(at)s
+    FROM unnest(%(readers)s::bigint[]) WITH ORDINALITY AS placed (reader, place)
+        LEFT JOIN {_READERS} AS known ON known.id = placed.reader
     ORDER BY placed.place
-    ON CONFLICT DO NOTHING
+"""  # noqa: S608
+_SINCE_POSTGRESQL_18 = "uuidv7()"
+_BEFORE_POSTGRESQL_18 = "(%(time)s || substr(gen_random_uuid()::text, 16))::uuid"
+
+_ARE_OTHERS = f"""
+    SELECT EXISTS (SELECT FROM {_DELIVERIES} WHERE digest_id = %s AND subscriber_id BETWEEN %s AND %s)
 """  # noqa: S608
 
 _CLAIM = f"""
@@ -144,12 +146,12 @@ def begin_attempt(
 def write_deliveries(batch: DeliveryBatch, *, at: datetime) -> None:
     """Insert a delivery for each reader of the batch; who was erased gets one that says so.
 
-    Who has a delivery of this digest keeps that one. Needs a transaction, whose commit raises `IntegrityError` if a
-    reader was erased at this very moment; who begins anew will not find him.
+    Who has a delivery of this digest keeps that one. Needs a transaction. If a reader got one, or was erased, at this
+    very moment, `IntegrityError` is raised here or by the commit; who begins anew finds everybody as he is.
     """
     if connection.vendor == "postgresql":
-        with busy_cursor() as cursor:
-            cursor.execute(_WRITE_DELIVERIES, [batch.pk, _time_of_uuid(at), batch.digest_id, batch.pk, at])
+        if batch.reader_ids:
+            _insert(batch, at=at)
         return
     known = set(Subscriber.objects.filter(pk__in=batch.reader_ids).values_list("pk", flat=True))
     Delivery.objects.bulk_create(
@@ -161,6 +163,38 @@ def write_deliveries(batch: DeliveryBatch, *, at: datetime) -> None:
         ],
         ignore_conflicts=True,
     )
+
+
+def _insert(batch: DeliveryBatch, *, at: datetime) -> None:
+    words = _WRITE_DELIVERIES.format(uuid=_words_of_uuid())
+    if _is_among_others(batch):
+        words += " ON CONFLICT DO NOTHING"
+    readers = ",".join(map(str, batch.reader_ids))
+    with busy_cursor() as cursor:
+        cursor.execute(
+            words,
+            {
+                "time": _time_of_uuid(at),
+                "digest": batch.digest_id,
+                "batch": batch.pk,
+                "at": at,
+                "readers": f"{{{readers}}}",
+            },
+        )
+
+
+def _is_among_others(batch: DeliveryBatch) -> bool:
+    """Whether the digest has deliveries to readers with such numbers, as when latecomers' batches follow the others.
+
+    To look once for them all spares the database to look for each reader before it writes his delivery.
+    """
+    with busy_cursor() as cursor:
+        cursor.execute(_ARE_OTHERS, [batch.digest_id, min(batch.reader_ids), max(batch.reader_ids)])
+        return bool(cursor.fetchone()[0])
+
+
+def _words_of_uuid() -> str:
+    return _SINCE_POSTGRESQL_18 if connection.pg_version >= 180_000 else _BEFORE_POSTGRESQL_18  # type: ignore[attr-defined]
 
 
 def _time_of_uuid(moment: datetime) -> str:

@@ -2,7 +2,7 @@ import errno
 import smtplib
 import threading
 import time
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from django.conf import settings as django_settings
@@ -479,6 +479,49 @@ def test_a_reader_who_has_a_delivery_already_is_never_mailed_again():
     delivery.deliver_due()
 
     assert len(addresses()) == 3
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_a_reader_in_two_batches_that_are_begun_at_the_same_moment_is_mailed_once():
+    digest = make_sending_digest(readers=3)
+    first = digest.batches.get()
+    second = digest.batches.create(number=2, reader_ids=first.reader_ids[:1], size=1, next_attempt_at=timezone.now())
+    thread = threading.Thread(target=deliver_elsewhere, args=[first])
+
+    with transaction.atomic():
+        statements.write_deliveries(second, at=timezone.now())
+        thread.start()
+        time.sleep(0.5)  # until it waits for what was written
+    thread.join()
+    delivery.deliver(second.pk)
+
+    assert len(addresses()) == len(set(addresses())) == 3
+    assert digest.deliveries.count() == 3
+
+
+def deliver_elsewhere(batch):
+    try:
+        delivery.deliver(batch.pk)
+    finally:
+        connection.close()
+
+
+@pytest.mark.postgresql
+@pytest.mark.parametrize("version", [150_000, 180_000])
+def test_a_delivery_s_number_begins_with_the_time_whatever_the_server_s_version(version, monkeypatch):
+    if connection.pg_version < version:
+        pytest.skip("needs a newer server")
+    monkeypatch.setattr(connection, "pg_version", version)
+    digest = make_sending_digest(readers=3)
+    before = timezone.now()
+
+    delivery.deliver_due()
+
+    for number in digest.deliveries.values_list("uuid", flat=True):
+        written_at = datetime.fromtimestamp((number.int >> 80) / 1000, tz=UTC)
+        assert number.version == 7
+        assert before - timedelta(seconds=1) < written_at < timezone.now() + timedelta(seconds=1)
 
 
 def test_the_audit_names_a_digest_whose_readers_do_not_add_up():
