@@ -15,7 +15,7 @@ from digests import sets
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
 from newsroom.mail import repeating
 from newsroom.postgresql.base import busy_cursor
-from subscriptions.models import AddressChange, Subscription, SubscriptionQuerySet
+from subscriptions.models import AddressChange, Subscription
 
 # A confirmation stamped before the freeze may commit after it; who is in a batch already is left out anyway.
 COMMIT_DELAY = timedelta(minutes=10)
@@ -61,19 +61,49 @@ class Recipient(NamedTuple):
     is_noted: bool  # that he is sent the newsletter
 
 
-def recipients(batch: DeliveryBatch, *, now: datetime) -> list[Recipient]:
-    """Return who of a batch may get its digest now, and has not got it: on a second try, of whom that is uncertain.
+# With `who`, the subscriptions a digest may go to, in words of Django's.
+_RECIPIENTS = f"""
+    SELECT each.id, each.uuid, {{written_at}}, reader, address, subscription, number, coalesce(sent_at >= %s, false)
+    FROM {Delivery._meta.db_table} AS each
+        JOIN ({{who}}) AS who (reader, address, subscription, number, sent_at) ON each.subscriber_id = reader
+    WHERE each.batch_id = %s AND each.state = %s
+"""  # noqa: S608
 
-    When the deliveries were written is told where it has a use: to read a time takes longer than all else of a row.
+
+class Audience:
+    """Asked again and again, for a batch and then for a few readers at a time, who may get a digest and where.
+
+    What it answers was committed after it was asked. So whoever has committed before which copies go next, and then
+    asks, either learns that a reader has left, or is seen by the reader's page, which waits (`newsroom.mail.flight`).
+    To build the same words each time anew would cost more than the answer.
     """
-    never = Value(None, output_field=DateTimeField())
-    rows = (
-        _mailable(batch.digest)
-        .filter(
-            subscriber__deliveries__batch=batch,
-            subscriber__deliveries__state=Delivery.State.UNCERTAIN if batch.is_second_try else "",
-        )
-        .values_list(
+
+    def __init__(self, digest: Digest) -> None:
+        self.digest = digest
+        self._mailable = Subscription.objects.mailable().filter(newsletter=digest.newsletter_id)
+        self._asked = self._mailable.values_list("subscriber_id", "subscriber__address")
+        self._words, self._values = self._asked.query.sql_with_params()
+        who = self._asked.values_list("subscriber_id", "subscriber__address", "id", "uuid", "last_sent_at")
+        self._who = who.query.sql_with_params()[0]
+
+    def recipients(self, batch: DeliveryBatch, *, now: datetime) -> list[Recipient]:
+        """Return who of a batch may get its digest, and has not got it: on a second try, of whom that is uncertain.
+
+        When the deliveries were written is told where it has a use: to read a time takes longer than all else of a row.
+        """
+        state = Delivery.State.UNCERTAIN if batch.is_second_try else ""
+        if connection.vendor != "postgresql":
+            return self._recipients(batch, state, now=now)
+        words = _RECIPIENTS.format(written_at="created_at" if repeating.lifetime() else "NULL", who=self._who)
+        with busy_cursor() as cursor:
+            cursor.execute(words, [now - SENT_PRECISION, *self._values, batch.pk, state])
+            return [Recipient._make(row) for row in cursor.fetchall()]
+
+    def _recipients(self, batch: DeliveryBatch, state: str, *, now: datetime) -> list[Recipient]:
+        never = Value(None, output_field=DateTimeField())
+        rows = self._mailable.filter(
+            subscriber__deliveries__batch=batch, subscriber__deliveries__state=state
+        ).values_list(
             "subscriber__deliveries__id",
             "subscriber__deliveries__uuid",
             F("subscriber__deliveries__created_at") if repeating.lifetime() else never,
@@ -83,27 +113,12 @@ def recipients(batch: DeliveryBatch, *, now: datetime) -> list[Recipient]:
             "uuid",
             Case(When(last_sent_at__gte=now - SENT_PRECISION, then=True), default=False),
         )
-    )
-    return [Recipient._make(row) for row in rows]
-
-
-class Audience:
-    """Asked again and again, for a few readers at a time, who may get a digest and at which address.
-
-    What it answers was committed after it was asked. So whoever has committed before which copies go next, and then
-    asks, either learns that a reader has left, or is seen by the reader's page, which waits (`newsroom.mail.flight`).
-    """
-
-    def __init__(self, digest: Digest) -> None:
-        self.digest = digest
-        self._asked = _mailable(digest).values_list("subscriber_id", "subscriber__address")
-        self._words, self._values = self._asked.query.sql_with_params()
+        return [Recipient._make(row) for row in rows]
 
     def addresses(self, reader_ids: Sequence[int]) -> dict[int, str]:
         """Return the addresses of those among the readers who may get the digest."""
         if connection.vendor != "postgresql":
             return dict(self._asked.filter(subscriber__in=reader_ids))
-        # To build the same words for each group anew would cost more than the answer.
         reader = '"subscriptions_subscription"."subscriber_id"'
         with busy_cursor() as cursor:
             cursor.execute(f"{self._words} AND {reader} = ANY(%s::bigint[])", [*self._values, list(reader_ids)])
@@ -114,10 +129,6 @@ def note_sent(subscription_ids: Collection[int], *, now: datetime) -> None:
     """Remember that readers were sent the newsletter, once a month: consents lapse after many months."""
     if subscription_ids:
         Subscription.objects.filter(pk__in=subscription_ids).update(last_sent_at=now)
-
-
-def _mailable(digest: Digest) -> SubscriptionQuerySet:
-    return Subscription.objects.mailable().filter(newsletter=digest.newsletter_id)
 
 
 def add_latecomers(now: datetime) -> int:

@@ -271,7 +271,7 @@ def _begin_step_by_step(claim: Claim, *, in_flight: int) -> Beginning:
 def _prepare_letters(claim: Claim, *, now: datetime) -> None:
     batch = claim.batch
     places = {reader_id: place for place, reader_id in enumerate(batch.reader_ids)}
-    found = [each for each in audience.recipients(batch, now=now) if each.reader_id in places]
+    found = [each for each in claim.audience.recipients(batch, now=now) if each.reader_id in places]
     claim.letters = {places[each.reader_id]: _letter(each, places[each.reader_id]) for each in found}
     claim.unnoted = {places[each.reader_id]: each.subscription_id for each in found if not each.is_noted}
     claim.deliveries = {each.reader_id: each.delivery_id for each in found}
