@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from digests import sets
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
 from newsroom.mail import repeating
-from newsroom.postgresql.base import busy_cursor
+from newsroom.postgresql.base import array_of, busy_cursor
 from subscriptions.models import AddressChange, Subscription
 
 # A confirmation stamped before the freeze may commit after it; who is in a batch already is left out anyway.
@@ -121,7 +121,7 @@ class Audience:
             return dict(self._asked.filter(subscriber__in=reader_ids))
         reader = '"subscriptions_subscription"."subscriber_id"'
         with busy_cursor() as cursor:
-            cursor.execute(f"{self._words} AND {reader} = ANY(%s::bigint[])", [*self._values, list(reader_ids)])
+            cursor.execute(f"{self._words} AND {reader} = ANY(%s::bigint[])", [*self._values, array_of(reader_ids)])
             return dict(cursor.fetchall())
 
 

@@ -8,7 +8,7 @@ from django.db import connection
 
 from digests.clock import database_now
 from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
-from newsroom.postgresql.base import busy_cursor
+from newsroom.postgresql.base import array_of, busy_cursor
 from subscriptions.models import Subscriber
 
 _BATCHES, _ATTEMPTS, _DIGESTS = (model._meta.db_table for model in (DeliveryBatch, DeliveryAttempt, Digest))
@@ -169,7 +169,6 @@ def _insert(batch: DeliveryBatch, *, at: datetime) -> None:
     words = _WRITE_DELIVERIES.format(uuid=_words_of_uuid())
     if _is_among_others(batch):
         words += " ON CONFLICT DO NOTHING"
-    readers = ",".join(map(str, batch.reader_ids))
     with busy_cursor() as cursor:
         cursor.execute(
             words,
@@ -178,7 +177,7 @@ def _insert(batch: DeliveryBatch, *, at: datetime) -> None:
                 "digest": batch.digest_id,
                 "batch": batch.pk,
                 "at": at,
-                "readers": f"{{{readers}}}",
+                "readers": array_of(batch.reader_ids),
             },
         )
 

@@ -1,6 +1,7 @@
 """Django's PostgreSQL with two things spared that every request would pay for."""
 
 import select
+from collections.abc import Iterable
 from typing import cast
 
 import psycopg
@@ -49,3 +50,8 @@ def busy_cursor() -> CursorWrapper:
 def is_deadlock(error: OperationalError) -> bool:
     """Whether two transactions waited for each other, and PostgreSQL ended this one; begun anew it will pass."""
     return isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
+
+
+def array_of(numbers: Iterable[int]) -> str:
+    """Return numbers as PostgreSQL reads an array: psycopg asks each of them how it is to be written."""
+    return f"{{{','.join(map(str, numbers))}}}"
