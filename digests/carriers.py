@@ -172,8 +172,7 @@ class _Pipelined(Carrier):
         self._pipeline = pipeline
 
     def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
-        parcels = [self._copies.parcel(letter) for letter in letters]
-        return self._pipeline.hand_over(parcels, may_begin=lambda index: may_go(letters[index]))
+        return self._pipeline.hand_over(self._copies.parcels(letters), may_begin=lambda index: may_go(letters[index]))
 
 
 class Lines:

@@ -86,14 +86,19 @@ class PreparedCopies:
         self._sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
         self._has_own_senders = bool(settings.BOUNCE_ADDRESS)
 
-    def parcel(self, letter: Letter) -> Parcel:
-        sender = verp.return_address(letter.delivery) if self._has_own_senders else self._sender
-        return Parcel(letter.address, sender, partial(self._content, letter))
+    def parcels(self, letters: Sequence[Letter]) -> list[Parcel]:
+        """Return the letters' parcels; the readers' own words are made in a row, as that costs half."""
+        tokens = self._tokens([letter.subscription for letter in letters])
+        return [self._parcel(letter, own) for letter, own in zip(letters, tokens, strict=True)]
 
-    def _content(self, letter: Letter, eight_bit: bool) -> list[bytes]:
-        address = messages.checked_recipient(letter.address)
-        values = (address, str(letter.delivery), *self._tokens(letter.subscription))
-        return self._mould.pieces(values, eight_bit=eight_bit)
+    def _parcel(self, letter: Letter, tokens: Sequence[str]) -> Parcel:
+        sender = verp.return_address(letter.delivery) if self._has_own_senders else self._sender
+        try:
+            address = messages.checked_recipient(letter.address)
+            words = self._mould.checked((address, str(letter.delivery), *tokens))
+        except ValueError as error:
+            return Parcel(letter.address, sender, partial(_refuse, error))
+        return Parcel(address, sender, partial(self._mould.fill, words))
 
 
 class CopiesForMany:
@@ -171,6 +176,10 @@ class ReadyCopies:
         return payloads.make_model(message, _words(nobody), connection)
 
 
+def _refuse(error: ValueError, _eight_bit: bool) -> list[bytes]:
+    raise error
+
+
 def _words(letter: Letter) -> tuple[str, ...]:
     """Return what is one reader's own in a copy."""
     return letter.address, str(letter.delivery), *_links(letter).values()
@@ -186,7 +195,7 @@ def _without_mailgun_slots(digest: Digest) -> Digest:
 
 def _links(letter: Letter) -> dict[str, str]:
     """Return a reader's own links, in the order of `rendering.SLOTS`."""
-    urls = links.issue_urls(*links.IssueTokens()(letter.subscription))
+    urls = links.issue_urls(*links.IssueTokens()([letter.subscription])[0])
     return dict(zip(("unsubscribe_url", "preferences_url", "why_url"), urls, strict=True))
 
 

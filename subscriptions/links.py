@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -135,19 +135,23 @@ def read_why_token(token: str) -> UUID | None:
 class IssueTokens:
     """Makes the three tokens that each copy of an issue has: to leave, for the settings, and why it came.
 
-    Each is the same as `unsubscribe_token` and its likes make it; the key is looked up once for many readers.
+    Each is the same as `unsubscribe_token` and its likes make it; for many readers in a row they cost half.
     """
 
     def __init__(self) -> None:
         key = settings.SECRET_KEY
         self._macs = [_mac_of(key, purpose) for purpose in (Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.WHY)]
 
-    def __call__(self, subscription: UUID) -> tuple[str, str, str]:
-        row = subscription.bytes
-        signatures = [mac(row)[:SIGNATURE_OCTETS] for mac in self._macs]
-        # None of them needs padding, so the three in a row are encoded as each alone.
-        text = _encode(row + row.join(signatures))
-        return text[:TOKEN_LENGTH], text[TOKEN_LENGTH:-TOKEN_LENGTH], text[-TOKEN_LENGTH:]
+    def __call__(self, subscriptions: Sequence[UUID]) -> list[tuple[str, str, str]]:
+        rows = [subscription.bytes for subscription in subscriptions]
+        leave, preferences, why = [_tokens(mac, rows) for mac in self._macs]
+        return list(zip(leave, preferences, why, strict=True))
+
+
+def _tokens(mac: Mac, rows: Sequence[bytes]) -> list[str]:
+    # None of them needs padding, so that all in a row are encoded as each alone.
+    text = _encode(b"".join([row + code[:SIGNATURE_OCTETS] for row, code in zip(rows, mac.each(rows), strict=True)]))
+    return [text[start : start + TOKEN_LENGTH] for start in range(0, len(text), TOKEN_LENGTH)]
 
 
 def issue_urls(leave: str, preferences: str, why: str) -> tuple[str, str, str]:

@@ -1,5 +1,6 @@
 """HMAC-SHA256 (RFC 2104) under one key for many messages: what the key alone decides is computed once."""
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 _BLOCK = 64
@@ -15,7 +16,15 @@ class Mac:
         self._inner, self._outer = sha256(block.translate(_INNER)), sha256(block.translate(_OUTER))
 
     def __call__(self, message: bytes) -> bytes:
-        inner, outer = self._inner.copy(), self._outer.copy()
-        inner.update(message)
-        outer.update(inner.digest())
-        return outer.digest()
+        return self.each([message])[0]
+
+    def each(self, messages: Iterable[bytes]) -> list[bytes]:
+        """Return the codes of many messages."""
+        copy_inner, copy_outer = self._inner.copy, self._outer.copy
+        codes = []
+        for message in messages:
+            inner, outer = copy_inner(), copy_outer()
+            inner.update(message)
+            outer.update(inner.digest())
+            codes.append(outer.digest())
+        return codes

@@ -52,12 +52,16 @@ class Mould:
 
         `values` are printable ASCII, in the slots' order; ValueError says that one is not, or is too long.
         """
-        return b"".join(self.pieces(values, eight_bit=eight_bit))
+        return b"".join(self.fill(self.checked(values), eight_bit))
 
-    def pieces(self, values: Sequence[str], *, eight_bit: bool) -> list[bytes]:
-        """Return the same in pieces, for whoever joins more to it."""
+    def checked(self, values: Sequence[str]) -> list[bytes]:
+        """Return what `fill` takes; ValueError as with `cast`."""
         self._check(values)
-        return self._form(eight_bit=eight_bit).fill(values)
+        return [value.encode() for value in values]
+
+    def fill(self, words: Sequence[bytes], eight_bit: bool) -> list[bytes]:
+        """Return the same in pieces, for whoever joins more to it."""
+        return self._form(eight_bit=eight_bit).fill(words)
 
     def content(self, values: Sequence[str], *, eight_bit: bool) -> bytes:
         """Return the same message as its receiver will read it: without the dots that SMTP adds."""
@@ -153,13 +157,10 @@ class _Form:
         # With an empty one more than there are, for `itemgetter` gives no tuple for one.
         self._choose = itemgetter(*found, -1)
 
-    def fill(self, values: Sequence[str]) -> list[bytes]:
-        words = [value.encode() for value in values]
-        if self._has_quoted:
-            words += [_quoted_value(word) for word in words]
-        words.append(b"")
+    def fill(self, words: Sequence[bytes]) -> list[bytes]:
+        quoted = [_quoted_value(word) for word in words] if self._has_quoted else []
         pieces = self._pieces.copy()
-        pieces[1::2] = self._choose(words)
+        pieces[1::2] = self._choose([*words, *quoted, b""])
         for place in self._begins_line:
             if pieces[place].startswith(b"."):
                 pieces[place] = b"." + pieces[place]

@@ -43,15 +43,19 @@ def test_a_prepared_copy_reads_as_the_message_built_for_that_reader(eight_bit):
     digest = make_digest(articles=5)
     prepared, copies = PreparedCopies(digest), handover.Copies(digest)
 
-    for letter in (make_letter(), make_letter("a&b@leser.example")):
+    letters = [make_letter(), make_letter("a&b@leser.example")]
+    for letter, parcel in zip(letters, prepared.parcels(letters), strict=True):
         built = copies.message(letter).message().as_bytes(linesep="\r\n")  # type: ignore[call-arg]
-        assert read(sent(prepared.parcel(letter), eight_bit=eight_bit)) == read(built)
-        assert b".slot.invalid" not in sent(prepared.parcel(letter), eight_bit=eight_bit)
+        assert read(sent(parcel, eight_bit=eight_bit)) == read(built)
+        assert b".slot.invalid" not in sent(parcel, eight_bit=eight_bit)
 
 
 @pytest.mark.parametrize("address", ["ü@leser.example", "a@b.example, c@d.example", "a@b.example\r\nBcc: c@d.example"])
-def test_a_copy_for_what_is_no_address_is_none(address):
-    parcel = PreparedCopies(make_digest()).parcel(make_letter(address))
+def test_a_copy_for_what_is_no_address_is_none_and_others_are_not_kept_from_theirs(address):
+    digest, other = make_digest(), make_letter()
+
+    odd, ordinary = PreparedCopies(digest).parcels([make_letter(address), other])
 
     with pytest.raises(ValueError, match="To: is not one address"):
-        parcel.content(True)
+        odd.content(True)
+    assert f"\r\nTo: {other.address}\r\n".encode() in b"".join(ordinary.content(True))
