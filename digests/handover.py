@@ -73,7 +73,7 @@ class PreparedCopies:
     """A digest's copies as SMTP wants them: one message made and serialised once, the readers' own words put in."""
 
     def __init__(self, digest: Digest) -> None:
-        unsubscribe_url, preferences_url, why_url = links.issue_urls(*_TOKEN_SLOTS)
+        [(unsubscribe_url, preferences_url, why_url)] = links.issue_urls([_TOKEN_SLOTS])
         message = rendering.Copies(digest).message(
             to=_TO_SLOT,
             unsubscribe_url=unsubscribe_url,
@@ -153,7 +153,7 @@ class ReadyCopies:
     def message_for(self, letters: Sequence[Letter]) -> EmailMessage:
         """Return one message for all these readers; only a provider that takes many is given more than one."""
         if self._model:
-            words = [_words(letter) for letter in letters]
+            words = _words(letters)
             if all(map(payloads.fits, words)):
                 return payloads.Copy(self._model, words)
         return self._built(letters)
@@ -173,16 +173,17 @@ class ReadyCopies:
         except ValueError:  # as each reader's own will say
             return None
         transport.leave_untracked(message, connection)
-        return payloads.make_model(message, _words(nobody), connection)
+        return payloads.make_model(message, _words([nobody])[0], connection)
 
 
 def _refuse(error: ValueError, _eight_bit: bool) -> list[bytes]:
     raise error
 
 
-def _words(letter: Letter) -> tuple[str, ...]:
-    """Return what is one reader's own in a copy."""
-    return letter.address, str(letter.delivery), *_links(letter).values()
+def _words(letters: Sequence[Letter]) -> list[tuple[str, ...]]:
+    """Return what is each reader's own in a copy."""
+    urls = _urls(letters)
+    return [(letter.address, str(letter.delivery), *own) for letter, own in zip(letters, urls, strict=True)]
 
 
 def _without_mailgun_slots(digest: Digest) -> Digest:
@@ -194,9 +195,13 @@ def _without_mailgun_slots(digest: Digest) -> Digest:
 
 
 def _links(letter: Letter) -> dict[str, str]:
-    """Return a reader's own links, in the order of `rendering.SLOTS`."""
-    urls = links.issue_urls(*links.IssueTokens()([letter.subscription])[0])
+    [urls] = _urls([letter])
     return dict(zip(("unsubscribe_url", "preferences_url", "why_url"), urls, strict=True))
+
+
+def _urls(letters: Sequence[Letter]) -> list[tuple[str, str, str]]:
+    """Return each reader's own links, in the order of `rendering.SLOTS`."""
+    return links.issue_urls(links.IssueTokens()([letter.subscription for letter in letters]))
 
 
 def _slots(letter: Letter) -> dict[str, str]:

@@ -154,13 +154,16 @@ def _tokens(mac: Mac, rows: Sequence[bytes]) -> list[str]:
     return [text[start : start + TOKEN_LENGTH] for start in range(0, len(text), TOKEN_LENGTH)]
 
 
-def issue_urls(leave: str, preferences: str, why: str) -> tuple[str, str, str]:
+def issue_urls(tokens: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
     """Return the links around such tokens."""
-    return (
-        _absolute("subscriptions:unsubscribe", leave),
-        _absolute("subscriptions:preferences", preferences),
-        _absolute("subscriptions:why", why),
-    )
+    site = settings.SITE_URL
+    around_leave = _around_token(site, "subscriptions:unsubscribe")
+    around_preferences = _around_token(site, "subscriptions:preferences")
+    around_why = _around_token(site, "subscriptions:why")
+    return [
+        (leave.join(around_leave), preferences.join(around_preferences), why.join(around_why))
+        for leave, preferences, why in tokens
+    ]
 
 
 def rights_form_token(request: UUID, now: datetime) -> str:
@@ -183,8 +186,7 @@ def _rights_signer() -> signing.Signer:
 
 
 def _absolute(name: str, token: str) -> str:
-    before, after = _around_token(settings.SITE_URL, name)
-    return f"{before}{token}{after}"
+    return token.join(_around_token(settings.SITE_URL, name))
 
 
 @lru_cache(maxsize=64)

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 _PLAIN_ADDRESS = re.compile(
     r"[\w!#$%&'*+/=?^`{|}~-]+(?:\.[\w!#$%&'*+/=?^`{|}~-]+)*@[a-z0-9-]+(?:\.[a-z0-9-]+)*", re.ASCII
 )
-# What would end a string of JSON or HTML, or be read there as something else.
-_SIGNS = ('"', "\\", "<", ">", "&")
+# Printable ASCII without what would end a string of JSON or HTML, or be read there as something else: " & < > \\
+_PLAIN_WORDS = re.compile(r"[ !#-%'-;=?-\[\]-~]*")
 
 
 class Model(Protocol):
@@ -97,6 +97,4 @@ def make_model(message: EmailMessage, slots: Sequence[str], connection: Any) -> 
 def fits(words: Sequence[str]) -> bool:
     """Whether words may stand in place of a model's own; who has others gets a message built the long way."""
     address, *others = words
-    together = "".join(others)
-    is_plain = together.isascii() and together.isprintable() and not any(sign in together for sign in _SIGNS)
-    return is_plain and _PLAIN_ADDRESS.fullmatch(address) is not None
+    return bool(_PLAIN_ADDRESS.fullmatch(address) and _PLAIN_WORDS.fullmatch("".join(others)))
