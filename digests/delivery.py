@@ -351,7 +351,7 @@ def _send(
     except carriers.RefusedAsWhole as error:
         progress.refused_up_to, progress.stopped_by = end, error.result
         return
-    if not claim.batch.is_second_try and all(map(_is_accepted, results)):
+    if not claim.batch.is_second_try and _are_accepted(results):
         progress.done = end
         return
     unsent: list[Letter] = []
@@ -366,8 +366,9 @@ def _send(
         raise TurnOver
 
 
-def _is_accepted(result: Result | None) -> bool:
-    return result is not None and result.outcome is Outcome.ACCEPTED
+def _are_accepted(results: Iterable[Result | None]) -> bool:
+    accepted = Outcome.ACCEPTED  # looked up once: for each it would cost more than to compare
+    return all(result is not None and result.outcome is accepted for result in results)
 
 
 def _note_left(claim: Claim, progress: Progress, letter: Letter, *, has_moved: bool) -> None:

