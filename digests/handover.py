@@ -82,13 +82,12 @@ class PreparedCopies:
             message_id=messages.make_message_id(_DELIVERY_SLOT),
         )
         self._mould = Mould(message, (_TO_SLOT, _DELIVERY_SLOT, *_TOKEN_SLOTS))
-        self._tokens = links.IssueTokens()
         self._sender = parseaddr(settings.DEFAULT_FROM_EMAIL)[1]
         self._has_own_senders = bool(settings.BOUNCE_ADDRESS)
 
     def parcels(self, letters: Sequence[Letter]) -> list[Parcel]:
         """Return the letters' parcels; the readers' own words are made in a row, as that costs half."""
-        tokens = self._tokens([letter.subscription for letter in letters])
+        tokens = links.issue_tokens([letter.subscription for letter in letters])
         return [self._parcel(letter, own) for letter, own in zip(letters, tokens, strict=True)]
 
     def _parcel(self, letter: Letter, tokens: Sequence[str]) -> Parcel:
@@ -201,7 +200,7 @@ def _links(letter: Letter) -> dict[str, str]:
 
 def _urls(letters: Sequence[Letter]) -> list[tuple[str, str, str]]:
     """Return each reader's own links, in the order of `rendering.SLOTS`."""
-    return links.issue_urls(links.IssueTokens()([letter.subscription for letter in letters]))
+    return links.issue_urls(links.issue_tokens([letter.subscription for letter in letters]))
 
 
 def _slots(letter: Letter) -> dict[str, str]:

@@ -132,20 +132,14 @@ def read_why_token(token: str) -> UUID | None:
     return _read(Purpose.WHY, token)
 
 
-class IssueTokens:
-    """Makes the three tokens that each copy of an issue has: to leave, for the settings, and why it came.
+def issue_tokens(subscriptions: Sequence[UUID]) -> list[tuple[str, str, str]]:
+    """Return the three tokens that each copy of an issue has: to leave, for the settings, and why it came.
 
     Each is the same as `unsubscribe_token` and its likes make it; for many readers in a row they cost half.
     """
-
-    def __init__(self) -> None:
-        key = settings.SECRET_KEY
-        self._macs = [_mac_of(key, purpose) for purpose in (Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.WHY)]
-
-    def __call__(self, subscriptions: Sequence[UUID]) -> list[tuple[str, str, str]]:
-        rows = [subscription.bytes for subscription in subscriptions]
-        leave, preferences, why = [_tokens(mac, rows) for mac in self._macs]
-        return list(zip(leave, preferences, why, strict=True))
+    rows = [subscription.bytes for subscription in subscriptions]
+    leave, preferences, why = [_tokens(mac, rows) for mac in _issue_macs(settings.SECRET_KEY)]
+    return list(zip(leave, preferences, why, strict=True))
 
 
 def _tokens(mac: Mac, rows: Sequence[bytes]) -> list[str]:
@@ -205,6 +199,11 @@ def _keys() -> Iterator[str]:
 def _mac_of(key: str, purpose: Purpose) -> Mac:
     """Return what signs for this purpose alone, with a key as `django.utils.crypto.salted_hmac` derives it."""
     return Mac(hashlib.sha256(f"newsroom.link.{purpose}{key}".encode()).digest())
+
+
+@lru_cache(maxsize=4)
+def _issue_macs(key: str) -> tuple[Mac, Mac, Mac]:
+    return _mac_of(key, Purpose.UNSUBSCRIBE), _mac_of(key, Purpose.PREFERENCES), _mac_of(key, Purpose.WHY)
 
 
 def _derive(key: str, purpose: Purpose, row: UUID, nonce: str) -> str:

@@ -94,7 +94,7 @@ def test_the_tokens_of_mails_sent_long_ago_are_still_made_and_read(settings):
     why = "C48qNH8MSp6dVW0Pb18qER7acavzk6PKQetMLJRsAwfLf876"
     seed = links.TokenSeed("0123456789abcdef" * 2, links.hash_token("b8gnoi0c0uIbU15Tt1cYUcZQ-uUn05gS8fifLPkPKdg"))
 
-    assert links.IssueTokens()([row]) == [(leave, preferences, why)]
+    assert links.issue_tokens([row]) == [(leave, preferences, why)]
     assert (links.unsubscribe_token(row), links.preferences_token(row), links.why_token(row)) == (
         leave,
         preferences,
@@ -108,6 +108,6 @@ def test_the_tokens_of_mails_sent_long_ago_are_still_made_and_read(settings):
 def test_the_three_links_of_an_issue_are_those_made_one_by_one():
     rows = [uuid4() for _ in range(50)]
 
-    assert links.issue_urls(links.IssueTokens()(rows)) == [
+    assert links.issue_urls(links.issue_tokens(rows)) == [
         (links.unsubscribe_url(row), links.preferences_url(row), links.why_url(row)) for row in rows
     ]
