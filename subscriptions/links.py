@@ -138,14 +138,11 @@ def issue_tokens(subscriptions: Sequence[UUID]) -> list[tuple[str, str, str]]:
     Each is the same as `unsubscribe_token` and its likes make it; for many readers in a row they cost half.
     """
     rows = [subscription.bytes for subscription in subscriptions]
-    leave, preferences, why = [_tokens(mac, rows) for mac in _issue_macs(settings.SECRET_KEY)]
-    return list(zip(leave, preferences, why, strict=True))
-
-
-def _tokens(mac: Mac, rows: Sequence[bytes]) -> list[str]:
-    # None of them needs padding, so that all in a row are encoded as each alone.
-    text = _encode(b"".join([row + code[:SIGNATURE_OCTETS] for row, code in zip(rows, mac.each(rows), strict=True)]))
-    return [text[start : start + TOKEN_LENGTH] for start in range(0, len(text), TOKEN_LENGTH)]
+    codes = [mac.each(rows) for mac in _issue_macs(settings.SECRET_KEY)]
+    signed = [row + code[:SIGNATURE_OCTETS] for row, *own in zip(rows, *codes, strict=True) for code in own]
+    text = _encode(b"".join(signed))  # none needs padding, so that all in a row are encoded as each alone
+    tokens = [text[start : start + TOKEN_LENGTH] for start in range(0, len(text), TOKEN_LENGTH)]
+    return list(zip(tokens[::3], tokens[1::3], tokens[2::3], strict=True))
 
 
 def issue_urls(tokens: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
