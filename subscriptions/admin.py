@@ -209,9 +209,13 @@ class EvidenceViewAdmin(FindsByAddress, ReadOnly):
 @admin.register(SignUp)
 class SignUpAdmin(FindsByAddress, ReadOnly):
     list_display = ["uuid", "masked", "requested_at", "expires_at", "confirmed_at"]
-    list_filter = [("confirmed_at", admin.EmptyFieldListFilter), "newsletters"]
+    list_filter = [("confirmed_at", admin.EmptyFieldListFilter), "consent_texts__newsletter"]
     fields = ["uuid", "masked", "language", "newsletters", "form_url", "requested_at", "expires_at", "confirmed_at"]
     date_hierarchy = "requested_at"
+
+    @admin.display(description=_("newsletters"))
+    def newsletters(self, sign_up: SignUp) -> str:
+        return ", ".join(newsletter.name for newsletter in sign_up.newsletters)
 
 
 @admin.register(ConsentRecord)

@@ -100,7 +100,6 @@ def _draft(
             "requested_at": now,
             "expires_at": now + settings.CONFIRMATION_LIFETIME,
         },
-        newsletters=[choice.newsletter.pk for choice in chosen.choices],
         texts=[text.pk for text in texts],
         proof=proof,
         payload=payload,

@@ -156,14 +156,13 @@ class SignUp(models.Model):
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     address_typed = models.CharField(_("address as typed"), max_length=320)
     address = models.CharField(_("address"), max_length=254)
-    address_key = models.CharField(max_length=254, db_index=True, editable=False)
+    address_key = models.CharField(max_length=254, editable=False)
     language = models.CharField(_("language"), max_length=5, choices=settings.LANGUAGES)
-    newsletters = models.ManyToManyField(Newsletter, verbose_name=_("newsletters"))
-    consent_texts = models.ManyToManyField(ConsentText, verbose_name=_("consent texts"))
+    consent_texts = models.ManyToManyField(ConsentText, through="AgreedText", verbose_name=_("consent texts"))
     form_url = models.CharField(_("form"), max_length=300)
     ip = models.GenericIPAddressField(_("IP address"), null=True, blank=True)
     nonce = models.CharField(max_length=32, editable=False)
-    token_hash = models.CharField(max_length=64, unique=True, editable=False)
+    token_hash = models.CharField(max_length=64, editable=False)
     requested_at = models.DateTimeField(_("requested"))
     expires_at = models.DateTimeField(_("link valid until"))
     confirmed_at = models.DateTimeField(_("confirmed"), null=True, blank=True)
@@ -174,10 +173,28 @@ class SignUp(models.Model):
         verbose_name = _("sign-up")
         verbose_name_plural = _("sign-ups")
         ordering = ["-requested_at"]
-        indexes = [models.Index(fields=["requested_at"], name="sign_up_by_time")]
+        # Not at the fields, where Django adds an index for LIKE, which nobody asks and every sign-up would write.
+        constraints = [models.UniqueConstraint(fields=["token_hash"], name="sign_up_token_is_unique")]
+        indexes = [
+            models.Index(fields=["requested_at"], name="sign_up_by_time"),
+            models.Index(fields=["address_key"], name="sign_up_by_address"),
+        ]
 
     def __str__(self) -> str:
         return str(self.uuid)
+
+    @property
+    def newsletters(self) -> models.QuerySet[Newsletter]:
+        """The newsletters asked for: those that the texts agreed to belong to."""
+        return Newsletter.objects.filter(consent_texts__signup=self)
+
+
+class AgreedText(models.Model):
+    """A text that a sign-up agreed to. That it stays is the business of `ConsentTextUse`, once for all sign-ups."""
+
+    pk = models.CompositePrimaryKey("sign_up", "text")
+    sign_up = models.ForeignKey(SignUp, models.CASCADE, db_index=False)
+    text = models.ForeignKey(ConsentText, models.DO_NOTHING, db_index=False, db_constraint=False)
 
 
 class Subscriber(models.Model):
@@ -369,11 +386,12 @@ class ConsentPayload(models.Model):
     """What a record commits to, with the salt. Written once; deleted by retention alone."""
 
     record = models.OneToOneField(ConsentRecord, models.PROTECT, primary_key=True, related_name="payload")
-    address_key = models.CharField(max_length=254, db_index=True, editable=False)
+    address_key = models.CharField(max_length=254, editable=False)
     salt = models.CharField(max_length=64)
     body = models.JSONField(_("what was said and done"))
 
     class Meta:
+        indexes = [models.Index(fields=["address_key"], name="payload_by_address")]
         verbose_name = _("payload of a consent record")
         verbose_name_plural = _("payloads of consent records")
 

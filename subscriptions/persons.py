@@ -197,7 +197,7 @@ def _held_by_address_changes() -> Iterator[str]:
 
 
 def _export_sign_ups(address_key: str) -> list[dict[str, Any]]:
-    sign_ups = SignUp.objects.filter(address_key=address_key).prefetch_related("newsletters", "consent_texts")
+    sign_ups = SignUp.objects.filter(address_key=address_key).prefetch_related("consent_texts")
     return [
         {
             "address_typed": sign_up.address_typed,
@@ -339,7 +339,7 @@ IMPERSONAL = {
     "hashes of salted hashes": ("subscriptions.ConsentSeal",),
     "which seal holds a record": ("subscriptions.SealedRecord",),
     "keyed hashes of networks, gone after a day": ("subscriptions.RequestCount",),
-    "goes with the sign-up": ("subscriptions.SignUp_newsletters", "subscriptions.SignUp_consent_texts"),
+    "goes with the sign-up": ("subscriptions.AgreedText",),
     "numbers in the links of mails already sent": ("subscriptions.FormerLink",),
     "a place in the erasure journal": ("subscriptions.ErasureReplay",),
 }

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 
 from newsroom.mail.models import OutboxMail
 from newsroom.postgresql.base import busy_cursor
-from subscriptions.models import ConsentPayload, ConsentRecord, RequestCount, SignUp
+from subscriptions.models import AgreedText, ConsentPayload, ConsentRecord, RequestCount, SignUp
 
 _COUNT = f"""
 INSERT INTO {RequestCount._meta.db_table} AS known (network, window_start, count)
@@ -48,9 +48,14 @@ WHERE words.newsletter_id IS NULL AND words.language = %s
     AND {_NEWEST.format(same="newer.newsletter_id IS NULL")}
 """  # noqa: S608
 _OFFER = f"{_OFFER_ROWS} ORDER BY 6, 2"
-# All that is offered in few octets, by which the database tells whether it still is.
-_DIGEST = "SELECT sha256(convert_to(string_agg(offer::text, '' ORDER BY offer::text), 'UTF8')) FROM offer"
-_OFFER_WITH_DIGEST = f"WITH offer AS ({_OFFER_ROWS}) SELECT offer.*, ({_DIGEST}) FROM offer ORDER BY 6, 2"  # noqa: S608
+# Of which versions of which rows the offer was made: where each stands, and who wrote it there. Whatever is changed,
+# added or removed is another version; to compare these costs far less than to put the offer together again.
+_MARK = """
+SELECT bit_xor(hash_record_extended(ROW(kind, place, writer), 0)) FROM (
+    SELECT 1, ctid, xmin FROM subscriptions_newsletter UNION ALL SELECT 2, ctid, xmin FROM subscriptions_consenttext
+) AS versions (kind, place, writer)
+"""
+_OFFER_WITH_MARK = f"SELECT offer.*, ({_MARK}) FROM ({_OFFER_ROWS}) AS offer ORDER BY 6, 2"  # noqa: S608
 
 
 Fields = tuple[str, ...]
@@ -79,10 +84,9 @@ class ReadOffer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Form:
-    """A submitted form with all that belongs to it: rows by their fields, newsletters and texts by their keys."""
+    """A submitted form with all that belongs to it: rows by their fields, the texts agreed to by their keys."""
 
     sign_up: Row
-    newsletters: list[int]
     texts: list[int]
     proof: Row
     payload: Row
@@ -101,7 +105,7 @@ def count_request(visit: Visit) -> int:
 def read_offer(language: str) -> ReadOffer:
     is_postgresql = connection.vendor == "postgresql"
     with busy_cursor() as cursor:
-        cursor.execute(_OFFER_WITH_DIGEST if is_postgresql else _OFFER, [language, language])
+        cursor.execute(_OFFER_WITH_MARK if is_postgresql else _OFFER, [language, language])
         found = tuple(tuple(row) for row in cursor.fetchall())
     if not is_postgresql:
         return ReadOffer(found, mark=found)
@@ -116,10 +120,10 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
     if connection.vendor == "postgresql":
         rows = (form.sign_up, form.proof, {**form.payload, "body": Jsonb(form.payload["body"])}, form.mail)
         statement = _form_statement(*map(tuple, rows))
-        asked = [visit.network, visit.window_start, language, language, visit.limit, mark]
+        asked = [visit.network, visit.window_start, visit.limit, mark]
         written = [value for row in rows for value in row.values()]
         with busy_cursor() as cursor:
-            cursor.execute(statement, [*asked, *written, _array(form.newsletters), _array(form.texts)])
+            cursor.execute(statement, [*asked, *written, _array(form.texts)])
             count, is_kept, _hurry = cursor.fetchone()
         return count, is_kept
     with transaction.atomic():  # whoever changes the offer waits until the form is written
@@ -136,13 +140,8 @@ def keep_form(form: Form) -> SignUp:
     sign_up = SignUp.objects.create(**form.sign_up)
     ConsentPayload.objects.create(record=ConsentRecord.objects.create(**form.proof), **form.payload)
     OutboxMail.objects.create(**form.mail)
-    _link(SignUp.newsletters.through, sign_up, "newsletter_id", form.newsletters)
-    _link(SignUp.consent_texts.through, sign_up, "consenttext_id", form.texts)
+    AgreedText.objects.bulk_create([AgreedText(sign_up=sign_up, text_id=key) for key in form.texts])
     return sign_up
-
-
-def _link(through: type[models.Model], sign_up: SignUp, column: str, keys: Iterable[int]) -> None:
-    through._default_manager.bulk_create([through(signup_id=sign_up.pk, **{column: key}) for key in keys])
 
 
 def _array(keys: Iterable[int]) -> str:
@@ -151,20 +150,16 @@ def _array(keys: Iterable[int]) -> str:
 
 @cache
 def _form_statement(sign_up: Fields, proof: Fields, payload: Fields, mail: Fields) -> str:
-    newsletters, texts = (each.through._meta.db_table for each in (SignUp.newsletters, SignUp.consent_texts))
     return f"""
         WITH counted AS ({_COUNT.format(row="VALUES (%s, %s, 1)")}),
-        offer AS ({_OFFER_ROWS}),
-        gate AS (SELECT FROM counted WHERE count <= %s AND ({_DIGEST}) = %s),
+        gate AS (SELECT FROM counted WHERE count <= %s AND ({_MARK}) = %s),
         sign_up AS ({_insert(SignUp, sign_up)} FROM gate RETURNING id),
         proof AS ({_insert(ConsentRecord, proof)} FROM gate RETURNING id),
         payload AS ({_insert(ConsentPayload, payload, record_id="proof.id")} FROM proof),
         mail AS ({_insert(OutboxMail, mail)} FROM gate),
-        chosen AS (
-            INSERT INTO {newsletters} (signup_id, newsletter_id) SELECT id, unnest(%s::bigint[]) FROM sign_up
-        ),
         agreed AS (
-            INSERT INTO {texts} (signup_id, consenttext_id) SELECT id, unnest(%s::bigint[]) FROM sign_up
+            INSERT INTO {AgreedText._meta.db_table} (sign_up_id, text_id)
+            SELECT id, unnest(%s::bigint[]) FROM sign_up
         )
         SELECT counted.count, sign_up.id IS NOT NULL,
             CASE WHEN sign_up.id IS NULL THEN set_config('synchronous_commit', 'off', true) END

@@ -42,7 +42,7 @@ class OutboxMail(models.Model):
 
     uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
     kind = models.CharField(_("kind"), max_length=30)
-    reference = models.UUIDField(_("cause"), db_index=True)
+    reference = models.UUIDField(_("cause"))
     state = models.CharField(_("state"), max_length=10, choices=State, default=State.PENDING)
     reason = models.CharField(_("reason"), max_length=200, blank=True)
     attempts = models.PositiveSmallIntegerField(_("attempts"), default=0)
@@ -61,7 +61,7 @@ class OutboxMail(models.Model):
         verbose_name_plural = _("service mails")
         ordering = ["-created_at"]
         constraints = [
-            models.UniqueConstraint(fields=["kind", "reference"], name="one_service_mail_per_kind_and_cause"),
+            models.UniqueConstraint(fields=["reference", "kind"], name="one_service_mail_per_kind_and_cause"),
             models.CheckConstraint(
                 condition=Q(state__in=["pending", "leased", "submitting", "sent", "withheld", "failed"]),
                 name="outbox_mail_state_is_known",

@@ -257,13 +257,14 @@ class Migration(migrations.Migration):
                         to="subscriptions.consentrecord",
                     ),
                 ),
-                ("address_key", models.CharField(db_index=True, editable=False, max_length=254)),
+                ("address_key", models.CharField(editable=False, max_length=254)),
                 ("salt", models.CharField(max_length=64)),
                 ("body", models.JSONField(verbose_name="what was said and done")),
             ],
             options={
                 "verbose_name": "payload of a consent record",
                 "verbose_name_plural": "payloads of consent records",
+                "indexes": [models.Index(fields=["address_key"], name="payload_by_address")],
             },
         ),
         migrations.CreateModel(
@@ -454,7 +455,7 @@ class Migration(migrations.Migration):
                 ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
                 ("address_typed", models.CharField(max_length=320, verbose_name="address as typed")),
                 ("address", models.CharField(max_length=254, verbose_name="address")),
-                ("address_key", models.CharField(db_index=True, editable=False, max_length=254)),
+                ("address_key", models.CharField(editable=False, max_length=254)),
                 (
                     "language",
                     models.CharField(
@@ -464,18 +465,49 @@ class Migration(migrations.Migration):
                 ("form_url", models.CharField(max_length=300, verbose_name="form")),
                 ("ip", models.GenericIPAddressField(blank=True, null=True, verbose_name="IP address")),
                 ("nonce", models.CharField(editable=False, max_length=32)),
-                ("token_hash", models.CharField(editable=False, max_length=64, unique=True)),
+                ("token_hash", models.CharField(editable=False, max_length=64)),
                 ("requested_at", models.DateTimeField(verbose_name="requested")),
                 ("expires_at", models.DateTimeField(verbose_name="link valid until")),
                 ("confirmed_at", models.DateTimeField(blank=True, null=True, verbose_name="confirmed")),
-                ("consent_texts", models.ManyToManyField(to="subscriptions.consenttext", verbose_name="consent texts")),
-                ("newsletters", models.ManyToManyField(to="subscriptions.newsletter", verbose_name="newsletters")),
             ],
             options={
                 "verbose_name": "sign-up",
                 "verbose_name_plural": "sign-ups",
                 "ordering": ["-requested_at"],
             },
+        ),
+        migrations.CreateModel(
+            name="AgreedText",
+            fields=[
+                (
+                    "pk",
+                    models.CompositePrimaryKey(
+                        "sign_up", "text", blank=True, editable=False, primary_key=True, serialize=False
+                    ),
+                ),
+                (
+                    "sign_up",
+                    models.ForeignKey(
+                        db_index=False, on_delete=django.db.models.deletion.CASCADE, to="subscriptions.signup"
+                    ),
+                ),
+                (
+                    "text",
+                    models.ForeignKey(
+                        db_constraint=False,
+                        db_index=False,
+                        on_delete=django.db.models.deletion.DO_NOTHING,
+                        to="subscriptions.consenttext",
+                    ),
+                ),
+            ],
+        ),
+        migrations.AddField(
+            model_name="signup",
+            name="consent_texts",
+            field=models.ManyToManyField(
+                through="subscriptions.AgreedText", to="subscriptions.consenttext", verbose_name="consent texts"
+            ),
         ),
         migrations.CreateModel(
             name="Subscription",
@@ -665,6 +697,14 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="signup",
             index=models.Index(fields=["requested_at"], name="sign_up_by_time"),
+        ),
+        migrations.AddIndex(
+            model_name="signup",
+            index=models.Index(fields=["address_key"], name="sign_up_by_address"),
+        ),
+        migrations.AddConstraint(
+            model_name="signup",
+            constraint=models.UniqueConstraint(fields=("token_hash",), name="sign_up_token_is_unique"),
         ),
         migrations.AddIndex(
             model_name="subscription",

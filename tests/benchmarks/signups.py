@@ -48,8 +48,7 @@ JOIN subscriptions_consentrecord record ON record.subject = sign_up.uuid AND rec
 JOIN subscriptions_consentpayload payload ON payload.record_id = record.id AND payload.address_key = sign_up.address_key
 JOIN mail_outboxmail mail ON mail.reference = sign_up.uuid AND mail.kind = 'sign_up'
 WHERE sign_up.address LIKE %(pattern)s
-AND EXISTS (SELECT 1 FROM subscriptions_signup_newsletters chosen WHERE chosen.signup_id = sign_up.id)
-AND (SELECT count(*) FROM subscriptions_signup_consent_texts agreed WHERE agreed.signup_id = sign_up.id) = 2
+AND (SELECT count(*) FROM subscriptions_agreedtext agreed WHERE agreed.sign_up_id = sign_up.id) = 2
 """
 KEPT = "SELECT count(*) FROM newsletter_subscription WHERE email LIKE %(pattern)s"
 

@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
                 ("uuid", models.UUIDField(default=uuid.uuid4, editable=False, unique=True)),
                 ("kind", models.CharField(max_length=30, verbose_name="kind")),
-                ("reference", models.UUIDField(db_index=True, verbose_name="cause")),
+                ("reference", models.UUIDField(verbose_name="cause")),
                 (
                     "state",
                     models.CharField(
@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                     models.Index(condition=models.Q(("state", "sent")), fields=["sent_at"], name="outbox_sent"),
                 ],
                 "constraints": [
-                    models.UniqueConstraint(fields=("kind", "reference"), name="one_service_mail_per_kind_and_cause"),
+                    models.UniqueConstraint(fields=("reference", "kind"), name="one_service_mail_per_kind_and_cause"),
                     models.CheckConstraint(
                         condition=models.Q(
                             ("state__in", ["pending", "leased", "submitting", "sent", "withheld", "failed"])
