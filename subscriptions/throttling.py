@@ -5,7 +5,6 @@ mail is to be sent (`mails.py`), so that the page answers the same, in the same 
 """
 
 import hashlib
-import hmac
 import ipaddress
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -14,6 +13,7 @@ from functools import lru_cache
 from django.conf import settings
 from django.http import HttpRequest
 
+from newsroom.mail.macs import Mac
 from subscriptions import statements
 from subscriptions.statements import Visit
 
@@ -73,20 +73,22 @@ def _window_start(now: datetime, window: timedelta) -> datetime:
 
 def _network_hash(request: HttpRequest) -> str:
     ip = client_ip(request)
-    network = str(_network(ip, NETWORK_PREFIX)) if ip else "unknown"  # behind a Unix socket without a trusted proxy
-    return hmac.digest(_network_key(settings.SECRET_KEY), network.encode(), "sha256").hex()
+    # Whole octets, three or eight of them; none is known behind a Unix socket without a trusted proxy.
+    network = ip.packed[: NETWORK_PREFIX[ip.version] // 8] if ip else b"unknown"
+    return _network_mac(settings.SECRET_KEY)(network).hex()
 
 
 @lru_cache(maxsize=4)
-def _network_key(key: str) -> bytes:
-    """Return a key for this purpose alone, as `django.utils.crypto.salted_hmac` derives it."""
-    return hashlib.sha256(f"newsroom.network{key}".encode()).digest()
+def _network_mac(key: str) -> Mac:
+    """Return what signs for this purpose alone, with a key as `django.utils.crypto.salted_hmac` derives it."""
+    return Mac(hashlib.sha256(f"newsroom.network{key}".encode()).digest())
 
 
 def _network(ip: IPAddress, prefix: dict[int, int]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
     return ipaddress.ip_network((ip, prefix[ip.version]), strict=False)
 
 
+@lru_cache(maxsize=64)  # a form is asked twice where it comes from: for its limit and for its evidence
 def _parsed(text: str) -> IPAddress | None:
     """Read an IP address as proxies write it: with a port or in brackets, an IPv4 one also mapped into IPv6."""
     host = text.strip()
