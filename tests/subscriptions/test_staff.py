@@ -8,9 +8,9 @@ from django.db import DatabaseError, transaction
 from django.utils import timezone
 
 from subscriptions import ledger, suppression, wording
-from subscriptions.models import ConsentText, Newsletter, Subscriber, Subscription, Suppression
+from subscriptions.models import ConsentText, Newsletter, SignUp, Subscriber, Subscription, Suppression
 from tests.makers import make_newsletter
-from tests.subscriptions.reading import subscribe
+from tests.subscriptions.reading import send_form, subscribe
 
 pytestmark = pytest.mark.django_db
 ADDRESS = "Leserin@example.com"
@@ -219,3 +219,18 @@ def test_the_seal_command_seals(capsys, reader):
 
     assert capsys.readouterr().out.startswith("3 ")
     assert ledger.verify() == []
+
+
+@pytest.mark.django_db
+def test_staff_find_the_sign_ups_of_a_newsletter(admin_client):
+    daily, weekly = make_newsletter(), make_newsletter()
+    send_form("eine@example.com", daily)
+    send_form("beide@example.com", daily, weekly)
+
+    of_each = [{"consent_texts__newsletter__id__exact": newsletter.pk} for newsletter in (daily, weekly)]
+    found = [admin_client.get("/admin/subscriptions/signup/", choice).context["cl"] for choice in of_each]
+    both = SignUp.objects.get(address="beide@example.com")
+    page = admin_client.get(f"/admin/subscriptions/signup/{both.pk}/change/").content.decode()
+
+    assert [listed.result_count for listed in found] == [2, 1]
+    assert f"{daily.name}, {weekly.name}" in page
