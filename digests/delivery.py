@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from time import monotonic, sleep
 
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, OperationalError, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 
 from digests import audience, carriers, claiming, providers, statements
 from digests.audience import Recipient
@@ -199,14 +199,14 @@ def _commit_intent(claim: Claim, progress: Progress, *, end: int) -> None:
         try:
             _commit_anew(claim, progress, in_flight=in_flight)
             return
-        except (IntegrityError, OperationalError) as error:
+        except DatabaseError as error:
             if attempt == BEGINNINGS - 1 or not _is_worth_repeating(error):
                 raise
 
 
 def _is_worth_repeating(error: DatabaseError) -> bool:
     """Whether a reader was erased, or became one with another, at this moment."""
-    return isinstance(error, IntegrityError) or (isinstance(error, OperationalError) and is_deadlock(error))
+    return isinstance(error, IntegrityError) or is_deadlock(error)
 
 
 def _commit_anew(claim: Claim, progress: Progress, *, in_flight: int) -> None:

@@ -21,7 +21,7 @@ from django.core import signing
 from django.urls import reverse
 from django.utils.crypto import constant_time_compare
 
-from newsroom.mail.macs import Mac
+from newsroom.mail.macs import Mac, mac_for
 
 
 class Purpose(StrEnum):
@@ -138,7 +138,8 @@ def issue_tokens(subscriptions: Sequence[UUID]) -> list[tuple[str, str, str]]:
     Each is the same as `unsubscribe_token` and its likes make it; for many readers in a row they cost half.
     """
     rows = [subscription.bytes for subscription in subscriptions]
-    codes = [mac.each(rows) for mac in _issue_macs(settings.SECRET_KEY)]
+    key, purposes = settings.SECRET_KEY, (Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.WHY)
+    codes = [_mac_of(key, purpose).each(rows) for purpose in purposes]
     signed = [row + code[:SIGNATURE_OCTETS] for row, *own in zip(rows, *codes, strict=True) for code in own]
     text = _encode(b"".join(signed))  # none needs padding, so that all in a row are encoded as each alone
     tokens = [text[start : start + TOKEN_LENGTH] for start in range(0, len(text), TOKEN_LENGTH)]
@@ -192,15 +193,8 @@ def _keys() -> Iterator[str]:
     yield from settings.SECRET_KEY_FALLBACKS
 
 
-@lru_cache(maxsize=64)
 def _mac_of(key: str, purpose: Purpose) -> Mac:
-    """Return what signs for this purpose alone, with a key as `django.utils.crypto.salted_hmac` derives it."""
-    return Mac(hashlib.sha256(f"newsroom.link.{purpose}{key}".encode()).digest())
-
-
-@lru_cache(maxsize=4)
-def _issue_macs(key: str) -> tuple[Mac, Mac, Mac]:
-    return _mac_of(key, Purpose.UNSUBSCRIBE), _mac_of(key, Purpose.PREFERENCES), _mac_of(key, Purpose.WHY)
+    return mac_for(f"link.{purpose}", key)
 
 
 def _derive(key: str, purpose: Purpose, row: UUID, nonce: str) -> str:

@@ -5,7 +5,6 @@ it one transaction. SQLite cannot write to several tables in one statement, nor 
 they are a transaction of several.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -16,7 +15,7 @@ from psycopg import sql
 from psycopg.types.json import Jsonb
 
 from newsroom.mail.models import OutboxMail
-from newsroom.postgresql.base import busy_cursor
+from newsroom.postgresql.base import array_of, busy_cursor
 from subscriptions.models import AgreedText, ConsentPayload, ConsentRecord, RequestCount, SignUp
 
 _COUNT = f"""
@@ -123,7 +122,7 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
         asked = [visit.network, visit.window_start, visit.limit, mark]
         written = [value for row in rows for value in row.values()]
         with busy_cursor() as cursor:
-            cursor.execute(statement, [*asked, *written, _array(form.texts)])
+            cursor.execute(statement, [*asked, *written, array_of(form.texts)])
             count, is_kept, _hurry = cursor.fetchone()
         return count, is_kept
     with transaction.atomic():  # whoever changes the offer waits until the form is written
@@ -142,10 +141,6 @@ def keep_form(form: Form) -> SignUp:
     OutboxMail.objects.create(**form.mail)
     AgreedText.objects.bulk_create([AgreedText(sign_up=sign_up, text_id=key) for key in form.texts])
     return sign_up
-
-
-def _array(keys: Iterable[int]) -> str:
-    return f"{{{','.join(map(str, keys))}}}"  # psycopg looks through a list three times before it writes it
 
 
 @cache

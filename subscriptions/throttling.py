@@ -4,7 +4,6 @@ A network (an IPv4 /24, an IPv6 /64) is counted by keyed hash and hour. What an 
 mail is to be sent (`mails.py`), so that the page answers the same, in the same time, for every address.
 """
 
-import hashlib
 import ipaddress
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
@@ -13,7 +12,7 @@ from functools import lru_cache
 from django.conf import settings
 from django.http import HttpRequest
 
-from newsroom.mail.macs import Mac
+from newsroom.mail.macs import mac_for
 from subscriptions import statements
 from subscriptions.statements import Visit
 
@@ -75,13 +74,7 @@ def _network_hash(request: HttpRequest) -> str:
     ip = client_ip(request)
     # Whole octets, three or eight of them; none is known behind a Unix socket without a trusted proxy.
     network = ip.packed[: NETWORK_PREFIX[ip.version] // 8] if ip else b"unknown"
-    return _network_mac(settings.SECRET_KEY)(network).hex()
-
-
-@lru_cache(maxsize=4)
-def _network_mac(key: str) -> Mac:
-    """Return what signs for this purpose alone, with a key as `django.utils.crypto.salted_hmac` derives it."""
-    return Mac(hashlib.sha256(f"newsroom.network{key}".encode()).digest())
+    return mac_for("network", settings.SECRET_KEY)(network).hex()
 
 
 def _network(ip: IPAddress, prefix: dict[int, int]) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -1,6 +1,7 @@
 """HMAC-SHA256 (RFC 2104) under one key for many messages: what the key alone decides is computed once."""
 
 from collections.abc import Iterable
+from functools import lru_cache
 from hashlib import sha256
 
 _BLOCK = 64
@@ -28,3 +29,9 @@ class Mac:
             outer.update(inner.digest())
             codes.append(outer.digest())
         return codes
+
+
+@lru_cache(maxsize=64)
+def mac_for(purpose: str, key: str) -> Mac:
+    """Return what signs for this purpose alone, with a key as `django.utils.crypto.salted_hmac` derives it."""
+    return Mac(sha256(f"newsroom.{purpose}{key}".encode()).digest())

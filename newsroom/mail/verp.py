@@ -6,15 +6,15 @@ The variable envelope return path (VERP): `bounces@` becomes `bounces+TOKEN@`, a
 import base64
 import re
 from collections.abc import Iterable, Iterator
-from functools import lru_cache
-from hashlib import sha256
 from uuid import UUID
 
 from django.conf import settings
 from django.core.mail import EmailMessage
 from django.utils.crypto import constant_time_compare
 
-from newsroom.mail.macs import Mac
+from newsroom.mail.macs import mac_for
+
+_PURPOSE = "return-path"  # of what is signed
 
 SMTP_BACKENDS = ("django.core.mail.backends.smtp.EmailBackend", "newsroom.mail.smtp.EmailBackend")
 
@@ -54,11 +54,5 @@ def _read(token: str) -> UUID | None:
 
 def _token(uuid: UUID, key: str) -> str:
     row = uuid.bytes
-    octets = row + _mac_of(key)(row)[:_SIGNATURE_OCTETS]
+    octets = row + mac_for(_PURPOSE, key)(row)[:_SIGNATURE_OCTETS]
     return base64.b32encode(octets).decode().rstrip("=").lower()
-
-
-@lru_cache(maxsize=64)
-def _mac_of(key: str) -> Mac:
-    """Return what signs return addresses, with a key as `django.utils.crypto.salted_hmac` derives it."""
-    return Mac(sha256(f"newsroom.return-path{key}".encode()).digest())

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import cast
 
 import psycopg
-from django.db import OperationalError, connection
+from django.db import DatabaseError, connection
 from django.db.backends.postgresql import base
 from django.db.backends.utils import CursorWrapper
 
@@ -47,7 +47,7 @@ def busy_cursor() -> CursorWrapper:
     return connection.cursor()
 
 
-def is_deadlock(error: OperationalError) -> bool:
+def is_deadlock(error: DatabaseError) -> bool:
     """Whether two transactions waited for each other, and PostgreSQL ended this one; begun anew it will pass."""
     return isinstance(error.__cause__, psycopg.errors.DeadlockDetected)
 

@@ -97,14 +97,9 @@ def test_what_was_left_by_decision_is_not_tried_again_as_failed(chief):
 
 
 def test_refused_readers_are_mailed_again_once_the_fault_is_mended(chief):
-    def refuse(message, call):
-        raise smtplib.SMTPRecipientsRefused({message.to[0]: (550, b"sender not verified")})
-
-    ScriptedBackend.reset(refuse)
     digest = make_sending_digest(readers=12)
-    deliver_all()
+    refuse(digest)
     assert standing(digest) == {"expected": 12, "refused": 12}
-    ScriptedBackend.reset()
 
     assert decide(outcomes.retry_refused, digest, chief) == 12
     deliver_all()
@@ -115,13 +110,8 @@ def test_refused_readers_are_mailed_again_once_the_fault_is_mended(chief):
 
 
 def test_who_was_erased_before_the_refused_are_mailed_again_keeps_one_delivery_that_says_so(chief):
-    def refuse(message, call):
-        raise smtplib.SMTPRecipientsRefused({message.to[0]: (550, b"sender not verified")})
-
-    ScriptedBackend.reset(refuse)
     digest = make_sending_digest(readers=12)
-    deliver_all()
-    ScriptedBackend.reset()
+    refuse(digest)
     decide(outcomes.retry_refused, digest, chief)
     Subscriber.objects.first().delete()
 
@@ -201,7 +191,7 @@ def fail(digest):
 
 def refuse(digest):
     def script(message, call):
-        raise smtplib.SMTPRecipientsRefused({message.to[0]: (550, b"no")})
+        raise smtplib.SMTPRecipientsRefused({message.to[0]: (550, b"sender not verified")})
 
     ScriptedBackend.reset(script)
     deliver_all()

@@ -221,7 +221,6 @@ def test_the_seal_command_seals(capsys, reader):
     assert ledger.verify() == []
 
 
-@pytest.mark.django_db
 def test_staff_find_the_sign_ups_of_a_newsletter(admin_client):
     daily, weekly = make_newsletter(), make_newsletter()
     send_form("eine@example.com", daily)
