@@ -119,7 +119,8 @@ class Mould:
                 yield marks[self._slots.index(piece)].decode()
                 yield "" if is_last or pieces[position + 1 :] == [b""] else "=\n"
             elif piece:
-                yield quoprimime.body_encode(piece.decode("latin-1"), _ENCODED_LINE)
+                # One less, for the last line may be full already when its soft break is added.
+                yield quoprimime.body_encode(piece.decode("latin-1"), _ENCODED_LINE - 1)
                 yield "" if is_last or piece.endswith(b"\n") else "=\n"
 
     def _check_headers(self) -> None:

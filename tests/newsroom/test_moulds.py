@@ -120,6 +120,9 @@ def test_a_cast_reads_as_the_message_that_django_writes(text, html, subject, nam
 
 @settings(max_examples=30, deadline=None)
 @given(TEXTS, st.tuples(URLS, URLS, URLS))
+@example("x" * 142 + f" {TO}", ("0", "0", "0"))
+@example("x" * 143 + f" {TO}", ("0", "0", "0"))
+@example("x" * 144 + f" {TO}", ("0", "0", "0"))
 def test_encoded_lines_are_as_short_as_they_have_to_be(text, links):
     cast = Mould(make(f"ü{text}"), SLOTS).content([TO, MESSAGE_ID, *links], eight_bit=False)
 
