@@ -52,21 +52,20 @@ class Mould:
 
         `values` are printable ASCII, in the slots' order; ValueError says that one is not, or is too long.
         """
-        return b"".join(self.fill(self.checked(values), eight_bit))
+        return b"".join(self.fill(self.checked(values), eight_bit, False))
 
     def checked(self, values: Sequence[str]) -> list[bytes]:
         """Return what `fill` takes; ValueError as with `cast`."""
         self._check(values)
         return [value.encode() for value in values]
 
-    def fill(self, words: Sequence[bytes], eight_bit: bool) -> list[bytes]:
-        """Return the same in pieces, for whoever joins more to it."""
-        return self._form(eight_bit=eight_bit).fill(words)
+    def fill(self, words: Sequence[bytes], eight_bit: bool, is_bare: bool) -> list[bytes]:
+        """Return the same in pieces, for whoever joins more to it; bare, it lacks the dots that DATA wants."""
+        return self._form(eight_bit=eight_bit).fill(words, is_bare=is_bare)
 
     def content(self, values: Sequence[str], *, eight_bit: bool) -> bytes:
-        """Return the same message as its receiver will read it: without the dots that SMTP adds."""
-        cast = self.cast(values, eight_bit=eight_bit)
-        return (b"\r\n" + cast[: -len(b".\r\n")]).replace(b"\r\n.", b"\r\n")[2:]
+        """Return the same message as its receiver will read it, and as SMTP's BDAT wants it."""
+        return b"".join(self.fill(self.checked(values), eight_bit, True))
 
     def _check(self, values: Sequence[str]) -> None:
         together = "".join(values)
@@ -152,17 +151,19 @@ class _Form:
             for place, before in enumerate(pieces[:-1:2])
             if before.endswith(b"\r\n") and found[place] < len(slots)
         ]
-        self._pieces = [piece.replace(b"\r\n.", b"\r\n..") for piece in pieces]
-        self._pieces[-1] += b".\r\n" if pieces[-1].endswith(b"\r\n") else b"\r\n.\r\n"
-        self._pieces.append(b"")
+        if not pieces[-1].endswith(b"\r\n"):
+            pieces[-1] += b"\r\n"
+        self._bare = [*pieces, b""]
+        self._dotted = [*(piece.replace(b"\r\n.", b"\r\n..") for piece in pieces), b""]
+        self._dotted[-2] += b".\r\n"
         # With an empty one more than there are, for `itemgetter` gives no tuple for one.
         self._choose = itemgetter(*found, -1)
 
-    def fill(self, words: Sequence[bytes]) -> list[bytes]:
+    def fill(self, words: Sequence[bytes], *, is_bare: bool) -> list[bytes]:
         quoted = [_quoted_value(word) for word in words] if self._has_quoted else []
-        pieces = self._pieces.copy()
+        pieces = (self._bare if is_bare else self._dotted).copy()
         pieces[1::2] = self._choose([*words, *quoted, b""])
-        for place in self._begins_line:
+        for place in () if is_bare else self._begins_line:
             if pieces[place].startswith(b"."):
                 pieces[place] = b"." + pieces[place]
         return pieces

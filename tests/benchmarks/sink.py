@@ -7,7 +7,7 @@ It prints its port, and then answers each line it reads: `reset`, `total`, `cpu`
 it. It ends when the pipe closes.
 
 It must not be what limits a fast sender, so it is one thread that waits for all sockets at once, looks for the end of a
-message only where one may be, and keeps one octet for each of a million readers.
+message only where one may be (nowhere, if it comes as a chunk), and keeps one octet for each of a million readers.
 """
 
 import json
@@ -32,6 +32,7 @@ POSTMARK_TO = re.compile(rb'"To": ?"((?:[^"\\]|\\.)*)"')
 MAILGUN_ANSWER = b'{"id": "<1@sink.example>", "message": "Queued. Thank you."}'
 # The address as it came, within quotes that are JSON's.
 POSTMARK_ANSWER = b'{"To": "%s", "MessageID": "1", "ErrorCode": 0, "Message": "OK"}'
+TAKEN = b"250 2.0.0 taken\r\n"
 AT_ONCE = 1 << 20
 
 NEAR = 1024  # octets: so near the end of what came in a message's end is, in all but rare cases
@@ -106,7 +107,7 @@ class Session(Protocol):
 
 
 class Smtp:
-    """RFC 5321 with PIPELINING and 8BITMIME, as far as a sender needs it."""
+    """RFC 5321 with PIPELINING, CHUNKING and 8BITMIME, as far as a sender needs it."""
 
     greeting = b"220 sink.example ESMTP\r\n"
 
@@ -117,17 +118,21 @@ class Smtp:
         self._is_in_message = self.is_over = False
         self._last = b""  # octets of the message, for an end that is cut in two
         self._taken = 0
+        self._chunk = -1  # octets of a chunk that are still to come; without one, less than none
 
     def feed(self, data: bytes | bytearray, count: int) -> bytes:
         if not self._is_in_message:
-            return self._take_commands(self._rest + data[:count])
+            if not self._rest:
+                return self._take_commands(data, count)
+            words, self._rest = self._rest + data[:count], b""
+            return self._take_commands(words, len(words))
         end = self._end_of_message(data, count)
         self._tally.bytes += count if end < 0 else end - len(DOT)
         if end < 0:
             self._last = (self._last + data[max(0, count - 4) : count])[-4:]
             return b""
         self._take_message()
-        return b"250 2.0.0 taken\r\n" + self._take_commands(bytes(data[end:count]))
+        return TAKEN + self._take_commands(bytes(data[end:count]), count - end)
 
     def _end_of_message(self, data: bytes | bytearray, count: int) -> int:
         """Return where the message's end is over, or -1.
@@ -154,14 +159,28 @@ class Smtp:
         self._readers, self._is_in_message = [], False
         self._taken += 1
 
-    def _take_commands(self, words: bytes) -> bytes:
-        answers = []
-        while (end := words.find(b"\r\n")) >= 0:
-            line, words = words[:end], words[end + 2 :]
+    def _take_commands(self, words: bytes | bytearray, count: int) -> bytes:
+        """Take commands, and chunks between them, where they lie."""
+        answers, place = [], 0
+        while True:
+            if self._chunk >= 0:
+                here = min(self._chunk, count - place)
+                place, self._chunk = place + here, self._chunk - here
+                self._tally.bytes += here
+                if self._chunk:
+                    break
+                self._chunk = -1
+                self._take_message()
+                answers.append(TAKEN)
+            end = words.find(b"\r\n", place, count)
+            if end < 0:
+                self._rest = bytes(words[place:count])
+                break
+            line, place = bytes(words[place:end]), end + 2
             answers.append(self._obey(line))
             if self._is_in_message:
-                return b"".join(answers) + self.feed(words, len(words))
-        self._rest = words
+                answers.append(self.feed(words[place:count], count - place))
+                break
         return b"".join(answers)
 
     def _obey(self, line: bytes) -> bytes:
@@ -176,8 +195,12 @@ class Smtp:
                 self._is_in_message = True
                 self._last = b"\r\n"  # of its own line: an empty message is nothing but a dot behind it
                 return b"354 go on\r\n"
+            case b"BDAT":
+                _word, size, _last = line.split()
+                self._chunk = int(size)
+                return b""
             case b"EHLO":
-                return b"250-sink.example\r\n250-PIPELINING\r\n250 8BITMIME\r\n"
+                return b"250-sink.example\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
             case b"QUIT":
                 self.is_over = True
                 return b"221 2.0.0 bye\r\n"

@@ -33,9 +33,11 @@ def read(content):
 
 
 def sent(parcel, *, eight_bit):
-    """A parcel's octets as its receiver reads them: without the dots that SMTP adds."""
-    octets = b"".join(parcel.content(eight_bit))
-    return (b"\r\n" + octets.removesuffix(b".\r\n")).replace(b"\r\n.", b"\r\n")[2:]
+    """A parcel's octets as its receiver reads them, the same whether they come as a chunk or with SMTP's dots."""
+    octets = b"".join(parcel.content(eight_bit, False))
+    read = (b"\r\n" + octets.removesuffix(b".\r\n")).replace(b"\r\n.", b"\r\n")[2:]
+    assert read == b"".join(parcel.content(eight_bit, True))
+    return read
 
 
 @pytest.mark.parametrize("eight_bit", [True, False])
@@ -57,5 +59,5 @@ def test_a_copy_for_what_is_no_address_is_none_and_others_are_not_kept_from_thei
     odd, ordinary = PreparedCopies(digest).parcels([make_letter(address), other])
 
     with pytest.raises(ValueError, match="To: is not one address"):
-        odd.content(True)
-    assert f"\r\nTo: {other.address}\r\n".encode() in b"".join(ordinary.content(True))
+        odd.content(True, True)
+    assert f"\r\nTo: {other.address}\r\n".encode() in b"".join(ordinary.content(True, True))

@@ -134,11 +134,14 @@ def test_encoded_lines_are_as_short_as_they_have_to_be(text, links):
 @settings(max_examples=30, deadline=None)
 @given(TEXTS, ADDRESSES, URLS, st.booleans())
 def test_only_the_last_line_of_a_cast_is_a_lone_dot(text, to, link, eight_bit):
-    cast = Mould(make(text), SLOTS).cast([to, "id", link, link, "."], eight_bit=eight_bit)
+    mould, values = Mould(make(text), SLOTS), [to, "id", link, link, "."]
+    cast = mould.cast(values, eight_bit=eight_bit)
 
     lines = cast.split(b"\r\n")
     assert lines[-2:] == [b".", b""]
     assert all(line.startswith(b"..") for line in lines[:-2] if line.startswith(b"."))
+    as_read = [line.removeprefix(b".") for line in lines[:-2]]
+    assert mould.content(values, eight_bit=eight_bit).split(b"\r\n")[:-1] == as_read
 
 
 @pytest.mark.parametrize("body", ["Grüße", "Gruss\n", f"Grüße {TO}", TO, "Grüße " + "x" * 1000 + TO])

@@ -67,6 +67,23 @@ def test_a_message_may_be_cut_at_any_two_octets_about_its_end_and_at_every_octet
     assert heard([[bytes([octet]) for octet in group] for group in groups]) == whole
 
 
+@pytest.mark.parametrize("body", [ODD, b"", b"\r\n.\r\n", LONG])
+def test_chunks_are_told_apart_wherever_they_are_cut(body):
+    mails = [
+        f"RSET\r\nMAIL FROM:<a@b.example>\r\nRCPT TO:<{address}>\r\nBDAT {len(body)} LAST\r\n".encode() + body
+        for address in READERS
+    ]
+    said = b"EHLO bench.example\r\n" + b"".join(mails) + b"QUIT\r\n"
+    whole = heard([[said]])
+
+    for place in range(1, len(said)):
+        assert heard([cut(said, place)]) == whole, place
+
+    assert heard([[bytes([octet]) for octet in said]]) == whole
+    assert whole[0].count(sink.TAKEN) == 3 and whole[0].endswith(sink.TAKEN + b"221 2.0.0 bye\r\n")
+    assert whole[1:] == (dict.fromkeys(READERS, 1), len(body) * 3)
+
+
 def test_an_end_is_found_however_long_the_command_behind_it():
     for length in range(sink.NEAR - 200, sink.NEAR):
         behind = f"MAIL FROM:<{'a' * length}@b.example>\r\nRCPT TO:<{READERS[2]}>\r\nDATA\r\n".encode()

@@ -221,7 +221,7 @@ def _as_http(status: int, answer: Any, headers: dict[str, str]) -> bytes:
 
 
 class SmtpProvider(Carrier):
-    extensions = ("PIPELINING", "8BITMIME", "SIZE 50000000")
+    extensions = ("PIPELINING", "CHUNKING", "8BITMIME", "SIZE 50000000")
 
     def __init__(self, folder: Path, *, seed: int) -> None:
         super().__init__(folder, seed=seed)
@@ -255,8 +255,12 @@ class SmtpProvider(Carrier):
                     to = "" if refused else to
                 case b"DATA" if not to:  # pipelined behind a recipient that was refused
                     _say(writer, "554 5.5.1 no valid recipients")
-                case b"DATA":
-                    if not await self._data(reader, writer, to, begun_at, cuts=begun == session):
+                case b"BDAT" if not to:
+                    await reader.readexactly(_size_of(line))
+                    _say(writer, "554 5.5.1 no valid recipients")
+                case b"DATA" | b"BDAT":
+                    size = _size_of(line) if line.startswith(b"BDAT") else None
+                    if not await self._data(reader, writer, to, begun_at, size=size, cuts=begun == session):
                         return
                 case b"QUIT":
                     _say(writer, "221 2.0.0 bye")
@@ -266,11 +270,18 @@ class SmtpProvider(Carrier):
             await writer.drain()
 
     async def _data(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, to: str, begun_at: float, *, cuts: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        to: str,
+        begun_at: float,
+        *,
+        size: int | None,
+        cuts: bool,
     ) -> bool:
-        """Take a mail, or do what is wrong with it; False ends the session."""
+        """Take a mail, a chunk of that size or one that a dot ends, or do what is wrong with it; False: it is over."""
         fault, cut = self.fault(), self.faults.cut if cuts else ""
-        if cut != "before":
+        if cut != "before" and size is None:
             _say(writer, "354 go ahead")
             await writer.drain()
         if cut == "within":
@@ -279,7 +290,8 @@ class SmtpProvider(Carrier):
             self.note("cut", stage=cut, to=to)
             writer.transport.abort()
             return False
-        message = message_from_bytes(await reader.readuntil(b"\r\n.\r\n"), policy=policy.default)
+        octets = await (reader.readuntil(b"\r\n.\r\n") if size is None else reader.readexactly(size))
+        message = message_from_bytes(octets, policy=policy.default)
         match fault:
             case "throttle":
                 _say(writer, "451 4.7.1 slow down")
@@ -303,6 +315,13 @@ class SmtpProvider(Carrier):
             return False
         _say(writer, "250 2.0.0 taken")
         return True
+
+
+def _size_of(line: bytes) -> int:
+    _word, size, last = line.split()
+    if last.upper() != b"LAST":
+        raise ConnectionError("only whole messages come as chunks")
+    return int(size)
 
 
 def _say(writer: asyncio.StreamWriter, line: str) -> None:
