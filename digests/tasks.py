@@ -1,3 +1,5 @@
+from datetime import datetime
+
 from celery import shared_task
 
 from digests import audience, compilation, delivery, events, restoring, sweeping
@@ -10,11 +12,12 @@ HINTS_AT_ONCE = 40
 
 @shared_task
 def tick() -> None:
-    """Make the digests that are due, and give today's to who confirmed since."""
+    """Make the digests that are due, give today's to who confirmed since, and have workers begin at once."""
     now = database_now()
     if restoring.count(now):
         compilation.make_due_digests(now)
         audience.add_latecomers(now)
+        tell_workers(now)
 
 
 @shared_task
@@ -23,8 +26,12 @@ def sweep() -> None:
     now = database_now()
     is_held = Digest.objects.sending().exists() and not restoring.count(now)
     sweeping.sweep(now)
-    if is_held:
-        return
+    if not is_held:
+        tell_workers(now)
+
+
+def tell_workers(now: datetime) -> None:
+    """Give workers hints which batches are due; raises what the broker does."""
     for batch_id in sweeping.due_for_a_hint(now, limit=HINTS_AT_ONCE):
         deliver_batch.apply_async((batch_id,), expires=60)
 

@@ -55,7 +55,7 @@ def by_site(
     """
     from digests import release
     from digests.clock import database_now
-    from digests.tasks import sweep
+    from digests.tasks import tell_workers
     from newsroom.celery import app
 
     app.set_current()
@@ -76,7 +76,7 @@ def by_site(
             own, begun_at = time.process_time(), time.monotonic()
             assert release.start_sending(digest, now=database_now())
             meter.add_freeze(time.monotonic() - begun_at)
-            sweep.delay()  # as beat's next one would; when that comes is chance
+            tell_workers(database_now())  # as the task does that starts a digest at its time
             meter.add_cpu(time.process_time() - own)
             _wait(partial(_is_finished, scene, digest.pk), scene, processes=[senders, others, beat])
             return meter.end()
@@ -90,7 +90,7 @@ def _warm_up(scene: Scene, probes: Iterator[Any], *, processes: list[subprocess.
 
     from digests import release
     from digests.clock import database_now
-    from digests.tasks import sweep
+    from digests.tasks import tell_workers
 
     owners: set[str] = set()
 
@@ -103,7 +103,7 @@ def _warm_up(scene: Scene, probes: Iterator[Any], *, processes: list[subprocess.
             raise Failed("a sending process stayed cold")
         with override_settings(DELIVERY_BATCH_SIZE=10):  # so that there is one for everybody
             assert release.start_sending(probe, now=database_now())
-        sweep.delay()
+        tell_workers(database_now())
         _wait(partial(is_finished, probe.pk), scene, processes=processes, every=0.002)
     time.sleep(0.5)  # hints that were given for what is done already are taken, too
 

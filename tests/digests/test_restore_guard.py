@@ -10,14 +10,31 @@ from django.contrib.auth.models import Permission, User
 from django.core.management import CommandError, call_command
 from django.urls import reverse
 from django.utils import timezone
+from kombu.transport.memory import Channel
 
-from digests import delivery, restoring, sweeping, tasks
+from digests import delivery, restoring, tasks
 from digests.models import Digest, HighWater
+from newsroom.celery import app
 from newsroom.mail import alarms
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_article, make_newsletter, make_schedule, make_sending_digest, make_subscriptions
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def hints(monkeypatch):
+    """Return how many hints workers were given, and forget them; Celery's broker within a process keeps them."""
+    monkeypatch.setenv("CELERY_BROKER_WRITE_URL", "memory://")
+    monkeypatch.setattr(app.amqp, "_producer_pool", None)
+    Channel.queues.clear()
+
+    def take():
+        queue = Channel.queues.get("send")
+        return sum(queue.get() is not None for _each in range(queue.qsize())) if queue else 0
+
+    yield take
+    Channel.queues.clear()
 
 
 @pytest.fixture(autouse=True)
@@ -51,10 +68,11 @@ def due_newsletter(*, readers=2):
     return newsletter
 
 
-def test_a_database_that_counts_on_sends():
+def test_a_database_that_counts_on_sends(hints):
     newsletter = due_newsletter()
 
     tasks.tick()
+    assert hints() == 1  # and not only with the next sweep
     delivery.deliver_due()
     tasks.tick()
 
@@ -62,13 +80,14 @@ def test_a_database_that_counts_on_sends():
     assert newsletter.digests.get().state == Digest.State.FINISHED
 
 
-def test_after_a_restore_nothing_is_made_or_handed_over_until_somebody_says_so():
+def test_after_a_restore_nothing_is_made_or_handed_over_until_somebody_says_so(hints):
     count(7)
     newsletter, digest = due_newsletter(), make_sending_digest(readers=3)
     restore(5)
 
     tasks.tick()
-    sweeping.sweep(timezone.now())
+    tasks.sweep()
+    assert hints() == 0
     assert delivery.deliver_due() == 0
     assert not newsletter.digests.exists() and addresses() == []
     assert any("wiederhergestellt" in each.text or "restored" in each.text for each in alarms.current(timezone.now()))
