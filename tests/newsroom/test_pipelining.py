@@ -83,8 +83,8 @@ def no_caution(monkeypatch):
 class LocalProvider:
     """The torture tests' SMTP server within this process."""
 
-    def __init__(self, folder, *, extensions=KINDS[0]):
-        self._folder = folder
+    def __init__(self, folder, *, extensions=KINDS[0], tls=None):
+        self._folder, self._tls = folder, tls
         self._provider = SmtpProvider(folder, seed=1)
         self._provider.extensions = extensions
         self.is_chunked = "CHUNKING" in extensions
@@ -108,7 +108,7 @@ class LocalProvider:
             writers.append(writer)
             await self._provider.serve(reader, writer)
 
-        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=10_000_000)
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=10_000_000, ssl=self._tls)
         self.port = server.sockets[0].getsockname()[1]
         self._is_ready.set()
         await self._is_over.wait()
@@ -364,6 +364,20 @@ def test_mail_goes_out_encrypted_and_logged_in(certificate, settings):
 
     assert set(outcomes(results)) == {Outcome.ACCEPTED}
     assert Counter(mail.recipients[0] for mail in server.received) == Counter(map(address_of, range(22)))
+
+
+def test_chunks_go_out_encrypted(certificate, settings, tmp_path):
+    big = MESSAGE + b"x" * 70 + b"\r\n" + (b"y" * 70 + b"\r\n") * 3000
+    parcels = [*make_parcels(10), *make_parcels(10, first=10, content=big), *make_parcels(30, first=20)]
+    with LocalProvider(tmp_path, extensions=CHUNKED, tls=certificate) as provider:
+        point_at(settings, provider.port, timeout=20)
+        settings.EMAIL_USE_SSL = True
+        provider.break_by(poison=[address_of(5), address_of(12)])
+        results = send(parcels)
+
+    told = [Outcome.REFUSED if number in {5, 12} else Outcome.ACCEPTED for number in range(50)]
+    assert outcomes(results) == told
+    assert provider.taken == Counter(address_of(number) for number in range(50) if number not in {5, 12})
 
 
 def test_mail_goes_out_logged_in_without_encryption(settings):
