@@ -2,6 +2,7 @@
 
     python -m tests.benchmarks [--readers N] [--rounds N] [--only NAME ...] [--month-day] [--docs]
     python -m tests.benchmarks --sizes N ... [--transport NAME] [--rounds N] [--docs]
+    python -m tests.benchmarks --distance MS ... [--readers N] [--rounds N] [--docs]
     python -m tests.benchmarks --explain [--readers N] [--docs]
 
 Each round runs every contender once, so that a change of the machine's mood touches all. The site runs with its default
@@ -14,7 +15,7 @@ import sys
 import time
 
 from newsroom.management.guard import Guard
-from tests.benchmarks import contenders, plans, report, signups, sizes
+from tests.benchmarks import contenders, distance, plans, report, signups, sizes
 from tests.benchmarks.metering import Cost
 from tests.benchmarks.scene import Scene
 
@@ -28,6 +29,7 @@ def main() -> int:
     parser.add_argument("--docs", action="store_true", help="write the result into docs/performance.md")
     parser.add_argument("--sizes", nargs="+", type=int, help="the site alone, at these numbers of readers side by side")
     parser.add_argument("--transport", choices=sizes.TRANSPORTS, default="smtp", help="how it sends then")
+    parser.add_argument("--distance", nargs="+", type=int, help="SMTP to servers so many milliseconds away")
     parser.add_argument("--explain", action="store_true", help="print the plans of all hot queries")
     parser.add_argument("--signups", nargs="*", choices=signups.COMMANDS, help="sign-ups instead, by these servers")
     arguments = parser.parse_args()
@@ -39,6 +41,8 @@ def main() -> int:
         return plans.run(arguments.readers, docs=arguments.docs)
     if arguments.sizes:
         return sizes.run(arguments.sizes, transport=arguments.transport, rounds=arguments.rounds, docs=arguments.docs)
+    if arguments.distance:
+        return distance.run(arguments.distance, readers=arguments.readers, rounds=arguments.rounds, docs=arguments.docs)
     guard = Guard()
     try:
         return _measure(guard, arguments)

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from itertools import count
 from pathlib import Path
@@ -16,6 +16,7 @@ import psycopg
 
 from newsroom.management.guard import Guard
 from tests.benchmarks.drivers import protocol
+from tests.benchmarks.sink import EXTENSIONS
 from tests.conftest import ENVIRONMENT
 from tests.processes import ROOT
 from tests.servers import Postgres, start_valkey
@@ -47,10 +48,10 @@ MAILABLE = """
 class Sink:
     """One of the benchmark's own receivers, in a process of its own."""
 
-    def __init__(self, kind: str, guard: Guard) -> None:
+    def __init__(self, kind: str, guard: Guard, *, offers: Sequence[str] = EXTENSIONS) -> None:
         self._guard = guard
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.benchmarks.sink", kind],
+            [sys.executable, "-m", "tests.benchmarks.sink", kind, *offers],
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -62,6 +63,10 @@ class Sink:
 
     def reset(self) -> None:
         self._ask("reset")
+
+    def move_away(self, seconds: float) -> None:
+        """Have its answers take so long from now on, there and back."""
+        self._ask(f"distance {seconds}")
 
     @property
     def total(self) -> int:
@@ -204,10 +209,17 @@ class Scene:
     def _make_readers(self) -> None:
         from tests.makers import make_newsletter
 
-        self.newsletter, self._probes = make_newsletter(), make_newsletter(name="Probe")
+        self._probes = make_newsletter(name="Probe")
         self.watcher.execute(READERS, [self.count])
-        self.watcher.execute(SUBSCRIPTIONS, [self.newsletter.pk, self.count])
         self.watcher.execute(SUBSCRIPTIONS, [self._probes.pk, protocol.WARM_UP])
+        self.begin_newsletter(self.count)
+
+    def begin_newsletter(self, count: int) -> None:
+        """Have the digests from now on be of a newsletter of their own, with so many of the readers."""
+        from tests.makers import make_newsletter
+
+        self.newsletter, self.count = make_newsletter(), count
+        self.watcher.execute(SUBSCRIPTIONS, [self.newsletter.pk, count])
         self.write_readers()
 
     def write_readers(self) -> None:

@@ -1,10 +1,10 @@
 """A mail server or provider of the benchmark's own: takes everything, counts each reader, keeps nothing.
 
-    python -m tests.benchmarks.sink smtp|http
+    python -m tests.benchmarks.sink smtp|http [EXTENSION ...]
 
-It prints its port, and then answers each line it reads: `reset`, `total`, `cpu` (its own processor seconds), or
-`check FILE [LEAVERS]`, where FILE names who should have got one mail each and LEAVERS who of them need not have got
-it. It ends when the pipe closes.
+It prints its port, and then answers each line it reads: `reset`, `total`, `cpu` (its own processor seconds), `distance
+SECONDS`, by which its answers come later from then on, or `check FILE [LEAVERS]`, where FILE names who should have got
+one mail each and LEAVERS who of them need not have got it. It ends when the pipe closes.
 
 It must not be what limits a fast sender, so it is one thread that waits for all sockets at once, looks for the end of a
 message only where one may be (nowhere, if it comes as a chunk), and keeps one octet for each of a million readers.
@@ -17,7 +17,9 @@ import selectors
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 from urllib.parse import unquote_to_bytes
@@ -33,6 +35,7 @@ MAILGUN_ANSWER = b'{"id": "<1@sink.example>", "message": "Queued. Thank you."}'
 # The address as it came, within quotes that are JSON's.
 POSTMARK_ANSWER = b'{"To": "%s", "MessageID": "1", "ErrorCode": 0, "Message": "OK"}'
 TAKEN = b"250 2.0.0 taken\r\n"
+EXTENSIONS = ("PIPELINING", "CHUNKING")
 AT_ONCE = 1 << 20
 
 NEAR = 1024  # octets: so near the end of what came in a message's end is, in all but rare cases
@@ -107,12 +110,12 @@ class Session(Protocol):
 
 
 class Smtp:
-    """RFC 5321 with PIPELINING, CHUNKING and 8BITMIME, as far as a sender needs it."""
+    """RFC 5321 with 8BITMIME and the extensions it is to offer, as far as a sender needs it."""
 
     greeting = b"220 sink.example ESMTP\r\n"
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, tally: Tally, *, offers: Sequence[str] = EXTENSIONS) -> None:
+        self._tally, self._offers = tally, offers
         self._rest = b""  # of a command that is not whole yet
         self._readers: list[bytes] = []
         self._is_in_message = self.is_over = False
@@ -195,12 +198,13 @@ class Smtp:
                 self._is_in_message = True
                 self._last = b"\r\n"  # of its own line: an empty message is nothing but a dot behind it
                 return b"354 go on\r\n"
-            case b"BDAT":
+            case b"BDAT" if "CHUNKING" in self._offers:
                 _word, size, _last = line.split()
                 self._chunk = int(size)
                 return b""
             case b"EHLO":
-                return b"250-sink.example\r\n250-PIPELINING\r\n250-CHUNKING\r\n250 8BITMIME\r\n"
+                offered = "".join(f"250-{extension}\r\n" for extension in self._offers)
+                return f"250-sink.example\r\n{offered}250 8BITMIME\r\n".encode()
             case b"QUIT":
                 self.is_over = True
                 return b"221 2.0.0 bye\r\n"
@@ -279,6 +283,8 @@ class Server:
         self._listener.setblocking(False)
         self._buffer = bytearray(AT_ONCE)  # of all sessions: nothing of a message is kept
         self._unsaid: dict[socket.socket, bytes] = {}
+        self._distance = 0.0  # seconds there and back
+        self._on_their_way: deque[tuple[float, socket.socket, Session, bytes]] = deque()
         self._asked = b""
         self._sockets.register(self._listener, selectors.EVENT_READ, None)
         self._sockets.register(sys.stdin.fileno(), selectors.EVENT_READ, None)
@@ -286,7 +292,7 @@ class Server:
 
     def serve(self) -> None:
         while True:
-            for key, events in self._sockets.select():
+            for key, events in self._sockets.select(self._until_next_arrival()):
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.data is None:
@@ -296,6 +302,7 @@ class Server:
                     self._say(key.fileobj, key.data, b"")
                 else:
                     self._read(key.fileobj, key.data)
+            self._let_arrive()
 
     def _accept(self) -> None:
         client, _address = self._listener.accept()
@@ -303,7 +310,7 @@ class Server:
         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         session = self._kind(self._tally)
         self._sockets.register(client, selectors.EVENT_READ, session)
-        self._say(client, session, session.greeting)
+        self._answer(client, session, session.greeting)
 
     def _read(self, client: socket.socket, session: Session) -> None:
         try:
@@ -313,7 +320,23 @@ class Server:
         if not count:
             self._hang_up(client)
         elif answer := session.feed(self._buffer, count):
+            self._answer(client, session, answer)
+
+    def _answer(self, client: socket.socket, session: Session, answer: bytes) -> None:
+        """Answer at once, or when the distance is covered; what comes meanwhile is read, as on a network."""
+        if self._distance or self._on_their_way:
+            self._on_their_way.append((time.monotonic() + self._distance, client, session, answer))
+        else:
             self._say(client, session, answer)
+
+    def _until_next_arrival(self) -> float | None:
+        return max(0.0, self._on_their_way[0][0] - time.monotonic()) if self._on_their_way else None
+
+    def _let_arrive(self) -> None:
+        while self._on_their_way and self._on_their_way[0][0] <= time.monotonic():
+            _due_at, client, session, answer = self._on_their_way.popleft()
+            if client.fileno() >= 0:  # not hung up meanwhile
+                self._say(client, session, answer)
 
     def _say(self, client: socket.socket, session: Session, answer: bytes) -> None:
         before = self._unsaid.pop(client, b"")
@@ -329,7 +352,7 @@ class Server:
             self._unsaid[client] = left
         if bool(left) != bool(before):
             self._sockets.modify(client, selectors.EVENT_WRITE if left else selectors.EVENT_READ, session)
-        if session.is_over and not left:
+        if session.is_over and not left and all(each is not client for _due_at, each, *_ in self._on_their_way):
             self._hang_up(client)
 
     def _hang_up(self, client: socket.socket) -> None:
@@ -345,18 +368,22 @@ class Server:
             self._obey(*line.decode().split())
         return bool(data)
 
-    def _obey(self, word: str, *paths: str) -> None:
+    def _obey(self, word: str, *words: str) -> None:
         match word:
             case "reset":
                 self._tally.reset()
                 print("0", flush=True)
+            case "distance":
+                self._distance = float(words[0])
+                print(self._distance, flush=True)
             case "total":
                 print(self._tally.total, flush=True)
             case "cpu":
                 print(time.process_time(), flush=True)
             case "check":
-                print(json.dumps(self._tally.check(*map(Path, paths))), flush=True)
+                print(json.dumps(self._tally.check(*map(Path, words))), flush=True)
 
 
 if __name__ == "__main__":
-    Server({"smtp": Smtp, "http": Http}[sys.argv[1]]).serve()
+    _module, kind, *offers = sys.argv
+    Server({"smtp": partial(Smtp, offers=offers), "http": Http}[kind]).serve()

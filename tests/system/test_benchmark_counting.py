@@ -2,6 +2,7 @@
 
 import smtplib
 import socket
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import requests
 
+from newsroom.mail.pipelining import Parcel, Pipeline
 from tests.benchmarks import contenders
 from tests.benchmarks.metering import Cost
 from tests.benchmarks.scene import Sink
@@ -93,6 +95,57 @@ def test_pipelined_messages_are_told_apart_wherever_the_network_cuts_them(guard,
     found = sink.check(tmp_path / "readers")
     assert (found["missing"], found["twice"], found["strangers"]) == (0, 0, 0)
     sink.close()
+
+
+def test_answers_of_a_far_server_come_late_each_and_in_order_to_the_last(guard, tmp_path):
+    (tmp_path / "readers").write_text(READERS[0])
+    sink = Sink("smtp", guard)
+    sink.move_away(0.3)
+    begun_at = time.monotonic()
+    with socket.create_connection(("127.0.0.1", sink.port), timeout=10) as client:
+        answers = client.makefile("rb")
+        assert answers.readline().startswith(b"220")
+        greeted_at = time.monotonic()
+        client.sendall(ENVELOPE.format(READERS[0]).encode())
+        time.sleep(0.1)
+        client.sendall(MESSAGE + b"QUIT\r\n")
+        first, first_at = answers.readline(), time.monotonic()
+        rest, over_at = answers.read().splitlines(), time.monotonic()
+
+    assert greeted_at - begun_at >= 0.3 and first_at - greeted_at >= 0.3
+    assert 0.4 <= over_at - greeted_at < 0.6  # twice the way at least, had it not read on
+    assert [line[:3] for line in (first, *rest)] == [b"250", b"250", b"354", b"250", b"221"]
+    assert not any(number for word, number in sink.check(tmp_path / "readers").items() if word != "bytes")
+    sink.close()
+
+
+@pytest.mark.parametrize(
+    ("offers", "waits"),
+    [(("PIPELINING", "CHUNKING"), 1), (("PIPELINING",), 5), ((), 16)],
+    ids=["chunks", "pipelining", "neither"],
+)
+def test_what_a_server_does_not_offer_is_paid_for_with_waiting(offers, waits, guard, tmp_path, settings, monkeypatch):
+    monkeypatch.setattr(Pipeline, "no_chunks_until", 0.0)
+    readers = [f"leserin{number}@leser.example" for number in range(4)]
+    (tmp_path / "readers").write_text("\n".join(readers))
+    sink = Sink("smtp", guard, offers=offers)
+    settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", sink.port
+    pipeline = Pipeline(connections=1)
+    pipeline.open()
+    sink.move_away(0.1)
+
+    begun_at = time.monotonic()
+    pipeline.hand_over([Parcel(each, "a@b.example", _content) for each in readers], may_begin=lambda index: True)
+    took = time.monotonic() - begun_at
+    pipeline.close()
+
+    assert waits <= took / 0.1 < waits + 3
+    assert not any(number for word, number in sink.check(tmp_path / "readers").items() if word != "bytes")
+    sink.close()
+
+
+def _content(_eight_bit: bool, is_bare: bool) -> list[bytes]:
+    return [b"Subject: Heute\r\n\r\nDer Tag\r\n", *([] if is_bare else [b".\r\n"])]
 
 
 def _answers_to_a_group(answers) -> list[bytes]:

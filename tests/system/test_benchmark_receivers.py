@@ -84,6 +84,17 @@ def test_chunks_are_told_apart_wherever_they_are_cut(body):
     assert whole[1:] == (dict.fromkeys(READERS, 1), len(body) * 3)
 
 
+@pytest.mark.parametrize("offers", [("PIPELINING", "CHUNKING"), ("PIPELINING",), ()])
+def test_only_what_is_offered_is_understood(offers):
+    session = sink.Smtp(sink.Tally(), offers=offers)
+
+    offered = session.feed(b"EHLO bench.example\r\n", 20)
+    answer = session.feed(b"BDAT 9 LAST\r\n", 13)
+
+    assert [line[4:].decode() for line in offered.splitlines()] == ["sink.example", *offers, "8BITMIME"]
+    assert answer == (b"" if "CHUNKING" in offers else b"500 5.5.1 unknown\r\n")
+
+
 def test_an_end_is_found_however_long_the_command_behind_it():
     for length in range(sink.NEAR - 200, sink.NEAR):
         behind = f"MAIL FROM:<{'a' * length}@b.example>\r\nRCPT TO:<{READERS[2]}>\r\nDATA\r\n".encode()
