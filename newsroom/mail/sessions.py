@@ -20,9 +20,9 @@ from newsroom.mail.smtp import MESSAGES_PER_SESSION, SECONDS_PER_SESSION, LostBe
 # At thousands of mails a second a session of a hundred would be mostly greetings; common servers allow as many.
 MESSAGES_PER_PIPELINE = 1000
 
-# Messages on their way in a session whose server takes them as chunks. More would hide little more of the distance, and
-# what a lost connection leaves in doubt is all of them.
-CHUNKS_AT_ONCE = 4
+# Messages on their way in a session whose server takes them as chunks: with as many, two sessions take a small group at
+# once, far away too. What a lost session leaves in doubt is all of them.
+CHUNKS_AT_ONCE = 5
 
 GOODBYE_PATIENCE = 1.0  # seconds
 LONGEST_REPLY = 65_536
