@@ -5,6 +5,7 @@ it one transaction. SQLite cannot write to several tables in one statement, nor 
 they are a transaction of several.
 """
 
+import json
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -12,10 +13,9 @@ from typing import Any
 
 from django.db import connection, models, transaction
 from psycopg import sql
-from psycopg.types.json import Jsonb
 
 from newsroom.mail.models import OutboxMail
-from newsroom.postgresql.base import array_of, busy_cursor
+from newsroom.postgresql.base import array_of, busy_cursor, direct_cursor
 from subscriptions.models import AgreedText, ConsentPayload, ConsentRecord, RequestCount, SignUp
 
 _COUNT = f"""
@@ -117,11 +117,11 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
     Return how many requests the network has made, and whether the form was kept: then all of it was.
     """
     if connection.vendor == "postgresql":
-        rows = (form.sign_up, form.proof, {**form.payload, "body": Jsonb(form.payload["body"])}, form.mail)
+        rows = (form.sign_up, form.proof, {**form.payload, "body": json.dumps(form.payload["body"])}, form.mail)
         statement = _form_statement(*map(tuple, rows))
         asked = [visit.network, visit.window_start, visit.limit, mark]
         written = [value for row in rows for value in row.values()]
-        with busy_cursor() as cursor:
+        with direct_cursor() as cursor:
             cursor.execute(statement, [*asked, *written, array_of(form.texts)])
             count, is_kept, _hurry = cursor.fetchone()
         return count, is_kept

@@ -219,7 +219,7 @@ def test_what_follows_a_refused_form_waits_for_the_disk_as_ever(settings):
         assert cursor.fetchone() == ("on",)
 
 
-@pytest.mark.django_db
+@pytest.mark.django_db(transaction=True)
 def test_the_second_reader_leaves_the_same_rows_as_the_first():
     first, second = make_newsletter(), make_newsletter()
 
