@@ -17,10 +17,6 @@ class Shared:
         return self
 
 
-class HiddenField(Shared, forms.CharField):
-    pass
-
-
 class NewslettersField(Shared, forms.MultipleChoiceField):
     """Any newsletters, by their slugs; which of them can be chosen, the form knows."""
 
@@ -52,10 +48,10 @@ class AddressField(Shared, forms.CharField):
 
 
 class StampedForm(forms.Form):
-    """A form with the signed stamp of its page, and a field that no reader sees and robots fill in."""
+    """A form with the signed stamp of its page, and a field that no reader sees and robots fill in.
 
-    url = HiddenField(required=False)
-    stamp = HiddenField(required=False)
+    Neither is a field of Django's, for neither can be filled in wrongly.
+    """
 
     @property
     def is_trapped(self) -> bool:
@@ -89,7 +85,7 @@ class SignUpForm(StampedForm):
     def may_pass(self, now: datetime) -> bool:
         return not self.is_trapped and self.is_valid() and not self.staleness(self.offer.fingerprint, now)
 
-    @property
+    @cached_property
     def chosen(self) -> wording.Offer:
         """The part of the offer that a valid form agrees to."""
         return self.offer.narrowed(self.cleaned_data["newsletters"])
