@@ -15,7 +15,7 @@ from django.db import connection, models, transaction
 from psycopg import sql
 
 from newsroom.mail.models import OutboxMail
-from newsroom.postgresql.base import array_of, busy_cursor, direct_cursor
+from newsroom.postgresql.base import array_of, ask_for_row, busy_cursor
 from subscriptions.models import AgreedText, ConsentPayload, ConsentRecord, RequestCount, SignUp
 
 _COUNT = f"""
@@ -121,10 +121,9 @@ def admit_form(form: Form, visit: Visit, *, language: str, mark: Any) -> tuple[i
         statement = _form_statement(*map(tuple, rows))
         asked = [visit.network, visit.window_start, visit.limit, mark]
         written = [value for row in rows for value in row.values()]
-        with direct_cursor() as cursor:
-            cursor.execute(statement, [*asked, *written, array_of(form.texts)])
-            count, is_kept, _hurry = cursor.fetchone()
-        return count, is_kept
+        row = ask_for_row(statement, [*asked, *written, array_of(form.texts)])
+        assert row is not None
+        return row[0], row[1]
     with transaction.atomic():  # whoever changes the offer waits until the form is written
         count = count_request(visit)
         if count > visit.limit or read_offer(language).mark != mark:

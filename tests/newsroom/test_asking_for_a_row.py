@@ -3,39 +3,34 @@ from uuid import uuid4
 
 import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
 
-from newsroom.postgresql.base import DirectCursor, direct_cursor
+from newsroom.postgresql.base import ask_for_row
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
 AS_TEXT = "SELECT %s::uuid::text, %s::timestamptz = %s::timestamptz, %s::jsonb ->> 'ort', %s::int + 1, %s::inet IS NULL"
 COUNT = "INSERT INTO subscriptions_requestcount (network, window_start, count) VALUES (%s, %s, %s) RETURNING count"
+COUNTED = "SELECT count(*) FROM subscriptions_requestcount WHERE count >= %s"
 NOW = datetime(2026, 11, 23, 9, 0, 0, 120, tzinfo=UTC)
-
-
-def _ask(statement: str, *values: object):
-    with direct_cursor() as cursor:
-        assert isinstance(cursor.cursor, DirectCursor)
-        cursor.execute(statement, values)
-        return cursor.fetchone()
 
 
 def test_values_arrive_as_what_the_statement_has_in_their_place():
     uuid = uuid4()
 
-    found = _ask(AS_TEXT, uuid, NOW, "2026-11-23 10:00:00.00012+01:00", '{"ort": "Köln %s"}', 41, None)
+    found = ask_for_row(AS_TEXT, [uuid, NOW, "2026-11-23 10:00:00.00012+01:00", '{"ort": "Köln %s"}', 41, None])
 
     assert found == (str(uuid), True, "Köln %s", 42, True)
 
 
 def test_a_statement_is_parsed_once_a_connection():
     for _ in range(2):
-        assert _ask("SELECT %s::text, NULL", "ä") == ("ä", None)
-        assert _ask("SELECT 1 WHERE %s::text = ''", "ä") is None
+        assert ask_for_row("SELECT %s::text, NULL", ["ä"]) == ("ä", None)
+        assert ask_for_row("SELECT 1 WHERE %s::text = ''", ["ä"]) is None
 
     assert _prepared() == 2
     connection.close()
-    assert _ask("SELECT %s::text, NULL", "ä") == ("ä", None)
+    assert ask_for_row("SELECT %s::text, NULL", ["ä"]) == ("ä", None)
     assert _prepared() == 1
 
 
@@ -46,38 +41,43 @@ def _prepared() -> int:
 
 
 def test_errors_are_told_as_by_any_cursor():
-    assert _ask(COUNT, "a network", NOW, 3) == (3,)
+    assert ask_for_row(COUNT, ["a network", NOW, 3]) == (3,)
 
     with pytest.raises(IntegrityError, match="one_count_per_network_and_window"):
-        _ask(COUNT, "a network", NOW, 3)
+        ask_for_row(COUNT, ["a network", NOW, 3])
     with pytest.raises(DataError, match="NUL"):
-        _ask(COUNT, "a net\0work", NOW, 3)
-    assert _ask(COUNT, "another", NOW, 1) == (1,)
+        ask_for_row(COUNT, ["a net\0work", NOW, 3])
+    assert ask_for_row(COUNT, ["another", NOW, 1]) == (1,)
 
 
 def test_a_connection_lost_meanwhile_is_an_operational_error():
     with pytest.raises(OperationalError):
-        _ask("SELECT pg_terminate_backend(pg_backend_pid(), %s)", 0)
+        ask_for_row("SELECT pg_terminate_backend(pg_backend_pid(), %s)", [0])
     connection.close_if_unusable_or_obsolete()
 
-    assert _ask("SELECT %s::int", 1) == (1,)
+    assert ask_for_row("SELECT %s::int", [1]) == (1,)
 
 
 def test_in_a_transaction_it_is_part_of_it():
-    with transaction.atomic(), direct_cursor() as cursor:
-        cursor.execute(COUNT, ["a network", NOW, 3])
-        assert cursor.fetchone() == (3,)
+    with transaction.atomic():
+        assert ask_for_row(COUNT, ["a network", NOW, 3]) == (3,)
         transaction.set_rollback(True)
 
-    assert _ask("SELECT count(*) FROM subscriptions_requestcount WHERE count >= %s", 0) == (0,)
+    assert ask_for_row(COUNTED, [0]) == (0,)
+
+
+def test_who_looks_on_sees_it():
+    with CaptureQueriesContext(connection) as asked:
+        assert ask_for_row(COUNTED, [0]) == (0,)
+
+    assert len(asked) == 1
 
 
 def test_behind_a_pooler_nothing_is_prepared():
     connection.ensure_connection()
     connection.connection.prepare_threshold = None
     try:
-        with direct_cursor() as cursor:
-            cursor.execute("SELECT %s::int", [1])
-            assert cursor.fetchone() == (1,) and not isinstance(cursor.cursor, DirectCursor)
+        assert ask_for_row(COUNTED, [0]) == (0,)
+        assert _prepared() == 0
     finally:
         connection.close()
