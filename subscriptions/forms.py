@@ -3,6 +3,7 @@ from functools import cached_property
 from typing import Any, Self
 
 from django import forms
+from django.http import QueryDict
 from django.utils.translation import gettext_lazy as _
 
 from newsroom.mail.addresses import MAX_TYPED_LENGTH, Address, InvalidAddress, canonicalise
@@ -53,6 +54,9 @@ class StampedForm(forms.Form):
     Neither is a field of Django's, for neither can be filled in wrongly.
     """
 
+    def __init__(self, data: QueryDict | None = None) -> None:
+        super().__init__(data, label_suffix="")  # no label is made of it, so none need be translated
+
     @property
     def is_trapped(self) -> bool:
         return bool(self.data.get("url"))
@@ -70,8 +74,8 @@ class SignUpForm(StampedForm):
     email = AddressField()
     newsletters = NewslettersField()
 
-    def __init__(self, data: object = None, *, offer: wording.Offer) -> None:
-        super().__init__(data)  # type: ignore[arg-type]
+    def __init__(self, data: QueryDict | None = None, *, offer: wording.Offer) -> None:
+        super().__init__(data)
         self.offer = offer
 
     def clean_newsletters(self) -> list[str]:

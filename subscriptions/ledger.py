@@ -23,6 +23,7 @@ CARRIED = "carried"  # what a change of address brought along, in its payload
 NAMES_OF_CAUSES = ("sign_up", "address_change", "absorbed")
 FIRST_PREVIOUS_HASH = "0" * 64
 MAX_ENTRIES = 5_000  # of one seal, so that a long silence is caught up in transactions of bearable size
+_WRITER = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 SEAL_LOCK = 0x6E657773_7365616C  # "newsseal": any number that nobody else in this database uses
 
 
@@ -221,7 +222,7 @@ def _expected_triggers() -> set[str]:
 
 def _canonical(value: Any) -> bytes:
     """Return the one way in which a value is written for hashing."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return _WRITER.encode(value).encode()
 
 
 def _stamp(at: datetime) -> str:

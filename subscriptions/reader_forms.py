@@ -125,7 +125,9 @@ def is_from_elsewhere(request: HttpRequest) -> bool:
     if site:
         return site not in {"same-origin", "none"}
     origin = request.META.get("HTTP_ORIGIN", "null")
-    return origin != "null" and urlsplit(origin).netloc not in {request.get_host(), urlsplit(settings.SITE_URL).netloc}
+    if origin in ("null", settings.SITE_URL):
+        return False
+    return urlsplit(origin).netloc not in {request.get_host(), urlsplit(settings.SITE_URL).netloc}
 
 
 @lru_cache(maxsize=16)

@@ -26,10 +26,11 @@ def client_ip(request: HttpRequest) -> IPAddress | None:
 
     What stands further left in X-Forwarded-For is the client's own claim.
     """
-    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if settings.TRUSTED_PROXY_COUNT else []
+    proxies = settings.TRUSTED_PROXY_COUNT
+    forwarded = request.META.get("HTTP_X_FORWARDED_FOR", "").split(",") if proxies else []
     hops = [hop.strip() for hop in forwarded if hop.strip()]
-    if len(hops) >= settings.TRUSTED_PROXY_COUNT > 0:
-        return _parsed(hops[-settings.TRUSTED_PROXY_COUNT])
+    if len(hops) >= proxies > 0:
+        return _parsed(hops[-proxies])
     return _parsed(request.META.get("REMOTE_ADDR", ""))
 
 
