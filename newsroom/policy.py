@@ -11,8 +11,11 @@ from django.http.response import HttpResponseBase
 
 
 class PolicyMiddleware(CSPMiddleware):
+    def process_request(self, request: HttpRequest) -> None:
+        """Offer no nonce: no page has a script or style within that one would let through."""
+
     def process_response(self, request: HttpRequest, response: HttpResponseBase) -> HttpResponseBase:
-        if settings.DEBUG or "_csp_" in " ".join((*vars(request), *vars(response))):
+        if settings.DEBUG or "_csp_" in " ".join(vars(response)):
             return super().process_response(request, response)
         response.headers.setdefault(HEADER, self._policy)
         return response

@@ -42,6 +42,7 @@ GRANIAN_FOLDER = ROOT / "var" / "bench" / GRANIAN
 CLIENTS = 8
 WARM_UP = 200  # so that each worker and thread has its connection, its statements and its templates
 WORKERS = "2"
+SITE_URL = ENVIRONMENT["SITE_URL"]
 NAMES = {"newsroom": "newsroom.wsgi", "django-newsletter": "tests.benchmarks.drivers.django_newsletter_site"}
 WHOLE = """
 SELECT count(*) FROM subscriptions_signup sign_up
@@ -278,8 +279,8 @@ def _request(path: str, number: int, fields: dict[str, str]) -> bytes:
     network = next(_asked)  # readers rarely share one; the limit counts all the same
     head = [
         f"POST {path} HTTP/1.1",
-        "Host: localhost",
-        "Origin: http://localhost",
+        f"Host: {urlsplit(SITE_URL).netloc}",
+        f"Origin: {SITE_URL}",
         f"X-Forwarded-For: 10.{network >> 8 & 255}.{network & 255}.1",
         "User-Agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0",
         "Accept: text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8",
