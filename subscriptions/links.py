@@ -9,7 +9,7 @@ import base64
 import binascii
 import hashlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,7 +21,7 @@ from django.core import signing
 from django.urls import reverse
 from django.utils.crypto import constant_time_compare
 
-from newsroom.mail.macs import Mac, mac_for
+from newsroom.mail.macs import Mac, mac_for, valid_keys
 
 
 class Purpose(StrEnum):
@@ -71,7 +71,7 @@ def hide_tokens(text: str, *tokens: str) -> str:
 
 def derive_token(purpose: Purpose, row: UUID, seed: TokenSeed) -> str:
     """Return the token that `seed` was kept of, whichever of our keys made it; raise `KeyGone` if none did."""
-    for key in _keys():
+    for key in valid_keys():
         token = _derive(key, purpose, row, seed.nonce)
         if constant_time_compare(hash_token(token), seed.token_hash):
             return token
@@ -188,11 +188,6 @@ def _around_token(site_url: str, name: str) -> tuple[str, str]:
     return before, after
 
 
-def _keys() -> Iterator[str]:
-    yield settings.SECRET_KEY
-    yield from settings.SECRET_KEY_FALLBACKS
-
-
 def _mac_of(key: str, purpose: Purpose) -> Mac:
     return mac_for(f"link.{purpose}", key)
 
@@ -211,7 +206,7 @@ def _read(purpose: Purpose, token: str) -> UUID | None:
     if len(octets) != UUID_OCTETS + SIGNATURE_OCTETS:
         return None
     row, signature = octets[:UUID_OCTETS], octets[UUID_OCTETS:]
-    for key in _keys():
+    for key in valid_keys():
         if constant_time_compare(_mac_of(key, purpose)(row)[:SIGNATURE_OCTETS], signature):
             return UUID(bytes=row)
     return None

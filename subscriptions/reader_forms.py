@@ -21,7 +21,7 @@ from django.utils import timezone
 from django.utils.crypto import constant_time_compare
 from django.views.decorators.csrf import csrf_exempt
 
-from newsroom.mail.macs import mac_for
+from newsroom.mail.macs import mac_for, valid_keys
 from subscriptions import throttling
 
 View = Callable[..., HttpResponse]
@@ -63,8 +63,7 @@ class Stamp:
 def read_stamp(signed: str) -> Stamp | None:
     """Return the stamp, or None if it is not one of ours."""
     said, _colon, signature = signed.rpartition(":")
-    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
-    if not any(constant_time_compare(_signature(key, said), signature) for key in keys):
+    if not any(constant_time_compare(_signature(key, said), signature) for key in valid_keys()):
         return None
     made_at, fingerprint, page = said.split(":", 2)
     return Stamp(datetime.fromtimestamp(int(made_at), tz=UTC), page, fingerprint)

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import sha256
 
+from django.conf import settings
+
 _BLOCK = 64
 _INNER = bytes(octet ^ 0x36 for octet in range(256))
 _OUTER = bytes(octet ^ 0x5C for octet in range(256))
@@ -29,6 +31,11 @@ class Mac:
             outer.update(inner.digest())
             codes.append(outer.digest())
         return codes
+
+
+def valid_keys() -> tuple[str, ...]:
+    """Return the key that signs now, and then those before it whose signatures still hold."""
+    return (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
 
 
 @lru_cache(maxsize=64)

@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.mail import EmailMessage
 from django.utils.crypto import constant_time_compare
 
-from newsroom.mail.macs import mac_for
+from newsroom.mail.macs import mac_for, valid_keys
 
 _PURPOSE = "return-path"  # of what is signed
 
@@ -47,9 +47,8 @@ def _tokens(text: str) -> Iterator[str]:
 
 def _read(token: str) -> UUID | None:
     uuid = UUID(bytes=base64.b32decode(token.upper() + "=" * (-len(token) % 8))[:_UUID_OCTETS])
-    keys = (settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS)
     # Not the octets are compared: the last letter has two bits to spare, so that four spellings would pass for one.
-    return uuid if any(constant_time_compare(_token(uuid, key), token) for key in keys) else None
+    return uuid if any(constant_time_compare(_token(uuid, key), token) for key in valid_keys()) else None
 
 
 def _token(uuid: UUID, key: str) -> str:
