@@ -37,6 +37,12 @@ UUID_OCTETS = 16
 SIGNATURE_OCTETS = 20  # with the UUID 36 octets, so base64 needs no padding: always 48 characters
 TOKEN_LENGTH = 48
 
+# One code signs a row for all purposes, each of which has a part of it: who knows one part knows nothing of the others.
+_PARTS = {
+    purpose: slice(number * SIGNATURE_OCTETS, (number + 1) * SIGNATURE_OCTETS)
+    for number, purpose in enumerate((Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.WHY))
+}
+
 
 class KeyGone(Exception):
     """The key under which a token was made is neither the present one nor a fallback."""
@@ -138,12 +144,15 @@ def issue_tokens(subscriptions: Sequence[UUID]) -> list[tuple[str, str, str]]:
     Each is the same as `unsubscribe_token` and its likes make it; for many readers in a row they cost half.
     """
     rows = [subscription.bytes for subscription in subscriptions]
-    key, purposes = settings.SECRET_KEY, (Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.WHY)
-    codes = [_mac_of(key, purpose).each(rows) for purpose in purposes]
-    signed = [row + code[:SIGNATURE_OCTETS] for row, *own in zip(rows, *codes, strict=True) for code in own]
+    codes = _signer(settings.SECRET_KEY).each(rows)
+    leave, preferences, why = (_PARTS[purpose] for purpose in (Purpose.UNSUBSCRIBE, Purpose.PREFERENCES, Purpose.WHY))
+    signed = [
+        row + code[leave] + row + code[preferences] + row + code[why] for row, code in zip(rows, codes, strict=True)
+    ]
     text = _encode(b"".join(signed))  # none needs padding, so that all in a row are encoded as each alone
-    tokens = [text[start : start + TOKEN_LENGTH] for start in range(0, len(text), TOKEN_LENGTH)]
-    return list(zip(tokens[::3], tokens[1::3], tokens[2::3], strict=True))
+    first, second, third = TOKEN_LENGTH, 2 * TOKEN_LENGTH, 3 * TOKEN_LENGTH
+    own = (text[start : start + third] for start in range(0, len(text), third))
+    return [(tokens[:first], tokens[first:second], tokens[second:]) for tokens in own]
 
 
 def issue_urls(tokens: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
@@ -188,17 +197,17 @@ def _around_token(site_url: str, name: str) -> tuple[str, str]:
     return before, after
 
 
-def _mac_of(key: str, purpose: Purpose) -> Mac:
-    return mac_for(f"link.{purpose}", key)
+def _signer(key: str) -> Mac:
+    return mac_for("link", key, octets=len(_PARTS) * SIGNATURE_OCTETS)
 
 
 def _derive(key: str, purpose: Purpose, row: UUID, nonce: str) -> str:
-    return _encode(_mac_of(key, purpose)(row.bytes + nonce.encode()))
+    return _encode(mac_for(f"link.{purpose}", key)(row.bytes + nonce.encode()))
 
 
 def _sign(purpose: Purpose, row: UUID) -> str:
     octets = row.bytes
-    return _encode(octets + _mac_of(settings.SECRET_KEY, purpose)(octets)[:SIGNATURE_OCTETS])
+    return _encode(octets + _signer(settings.SECRET_KEY)(octets)[_PARTS[purpose]])
 
 
 def _read(purpose: Purpose, token: str) -> UUID | None:
@@ -207,7 +216,7 @@ def _read(purpose: Purpose, token: str) -> UUID | None:
         return None
     row, signature = octets[:UUID_OCTETS], octets[UUID_OCTETS:]
     for key in valid_keys():
-        if constant_time_compare(_mac_of(key, purpose)(row)[:SIGNATURE_OCTETS], signature):
+        if constant_time_compare(_signer(key)(row)[_PARTS[purpose]], signature):
             return UUID(bytes=row)
     return None
 

