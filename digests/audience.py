@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 from digests import sets
 from digests.models import Delivery, DeliveryBatch, Digest, DigestChange, DigestSchedule
 from newsroom.mail import repeating
-from newsroom.postgresql.base import array_of, busy_cursor
+from newsroom.postgresql.base import array_of, ask, busy_cursor
 from subscriptions.models import AddressChange, Subscription
 
 # A confirmation stamped before the freeze may commit after it; who is in a batch already is left out anyway.
@@ -82,7 +82,8 @@ class Audience:
         self.digest = digest
         self._mailable = Subscription.objects.mailable().filter(newsletter=digest.newsletter_id)
         self._asked = self._mailable.values_list("subscriber_id", "subscriber__address")
-        self._words, self._values = self._asked.query.sql_with_params()
+        words, self._values = self._asked.query.sql_with_params()
+        self._words = f'{words} AND "subscriptions_subscription"."subscriber_id" = ANY(%s::bigint[])'
         who = self._asked.values_list("subscriber_id", "subscriber__address", "id", "uuid", "last_sent_at")
         self._who = who.query.sql_with_params()[0]
 
@@ -119,10 +120,7 @@ class Audience:
         """Return the addresses of those among the readers who may get the digest."""
         if connection.vendor != "postgresql":
             return dict(self._asked.filter(subscriber__in=reader_ids))
-        reader = '"subscriptions_subscription"."subscriber_id"'
-        with busy_cursor() as cursor:
-            cursor.execute(f"{self._words} AND {reader} = ANY(%s::bigint[])", [*self._values, array_of(reader_ids)])
-            return dict(cursor.fetchall())
+        return dict(ask(self._words, [*self._values, array_of(reader_ids)]))
 
 
 def note_sent(subscription_ids: Collection[int], *, now: datetime) -> None:

@@ -8,7 +8,7 @@ from django.db import connection
 
 from digests.clock import database_now
 from digests.models import Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
-from newsroom.postgresql.base import array_of, busy_cursor
+from newsroom.postgresql.base import array_of, ask, busy_cursor
 from subscriptions.models import Subscriber
 
 _BATCHES, _ATTEMPTS, _DIGESTS = (model._meta.db_table for model in (DeliveryBatch, DeliveryAttempt, Digest))
@@ -64,6 +64,7 @@ _GO_ON = f"""
     WHERE attempt.id = %s AND batch.id = attempt.batch_id AND digest.id = batch.digest_id
         AND batch.fence = %s AND batch.state = 'submitting' AND batch.lease_until > clock_timestamp()
         AND digest.state = 'sending' AND digest.not_after > clock_timestamp()
+    RETURNING attempt.id
 """  # noqa: S608
 
 _CLOSE = f"""
@@ -208,9 +209,7 @@ def go_on(attempt_id: int, *, fence: int, done: int, in_flight: int) -> bool:
     """
     if connection.vendor != "postgresql":
         return False
-    with busy_cursor() as cursor:
-        cursor.execute(_GO_ON, [done, in_flight, attempt_id, fence])
-        return cursor.rowcount == 1
+    return bool(ask(_GO_ON, [done, in_flight, attempt_id, fence]))
 
 
 def close_batch(attempt_id: int, *, fence: int, done: int) -> datetime | None:

@@ -42,8 +42,8 @@ class DatabaseWrapper(base.DatabaseWrapper):
         with self.wrap_database_errors:
             return cast(CursorWrapper, self._prepare_cursor(psycopg.Cursor(self.connection)))  # type: ignore[attr-defined]
 
-    def ask_for_row(self, statement: str, values: Sequence[object]) -> tuple[Any, ...] | None:
-        """Execute a statement of many values and return its row: a cursor takes longer than all else about it.
+    def ask(self, statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+        """Execute a busy statement and return its rows: a cursor takes longer than all else about it.
 
         A value goes as `str` writes it, and PostgreSQL reads it as what the statement has in its place. By a cursor all
         the same within a transaction, which psycopg may have to begin, and where somebody looks on.
@@ -54,16 +54,21 @@ class DatabaseWrapper(base.DatabaseWrapper):
         if not is_direct or self.execute_wrappers or self.queries_logged:
             with self.prepared_cursor() as cursor:
                 cursor.execute(statement, cast(list[Any], values))
-                return cast(tuple[Any, ...] | None, cursor.fetchone())
+                return cast(list[tuple[Any, ...]], cursor.fetchall())
         with self.wrap_database_errors:
-            return self._row_of(statement, [None if value is None else str(value).encode() for value in values])
+            return self._rows_of(statement, [None if value is None else str(value).encode() for value in values])
 
-    def _row_of(self, statement: str, texts: list[bytes | None]) -> tuple[Any, ...] | None:
+    def _rows_of(self, statement: str, texts: list[bytes | None]) -> list[tuple[Any, ...]]:
         if b"\0" in b"".join(filter(None, texts)):  # there the text would end for libpq
             raise psycopg.DataError("PostgreSQL's texts cannot contain NUL (0x00).")
         name = self._prepared.get(statement) or self._prepare(statement)
         result = self._checked(self.connection.pgconn.exec_prepared(name, cast(list[bytes], texts)))
-        return tuple(_read(result, column) for column in range(result.nfields)) if result.ntuples else None
+        columns = [(column, _READERS.get(result.ftype(column), bytes.decode)) for column in range(result.nfields)]
+        value_at = result.get_value
+        return [
+            tuple([None if (value := value_at(row, column)) is None else read(value) for column, read in columns])
+            for row in range(result.ntuples)
+        ]
 
     def _prepare(self, statement: str) -> bytes:
         first, *others = statement.split("%s")
@@ -96,14 +101,14 @@ def busy_cursor() -> CursorWrapper:
     return connection.cursor()
 
 
+def ask(statement: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
+    """Return what PostgreSQL's `ask` does."""
+    return cast(DatabaseWrapper, connection).ask(statement, values)
+
+
 def ask_for_row(statement: str, values: Sequence[object]) -> tuple[Any, ...] | None:
-    """Return what PostgreSQL's `ask_for_row` does."""
-    return cast(DatabaseWrapper, connection).ask_for_row(statement, values)
-
-
-def _read(result: PGresult, column: int) -> Any:
-    value = result.get_value(0, column)
-    return None if value is None else _READERS.get(result.ftype(column), bytes.decode)(value)
+    """Return the first row of what PostgreSQL's `ask` returns."""
+    return next(iter(ask(statement, values)), None)
 
 
 def is_deadlock(error: DatabaseError) -> bool:

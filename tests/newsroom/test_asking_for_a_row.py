@@ -5,7 +5,7 @@ import pytest
 from django.db import DataError, IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 
-from newsroom.postgresql.base import ask_for_row
+from newsroom.postgresql.base import ask, ask_for_row
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
 
@@ -21,6 +21,13 @@ def test_values_arrive_as_what_the_statement_has_in_their_place():
     found = ask_for_row(AS_TEXT, [uuid, NOW, "2026-11-23 10:00:00.00012+01:00", '{"ort": "Köln %s"}', 41, None])
 
     assert found == (str(uuid), True, "Köln %s", 42, True)
+
+
+def test_each_row_is_told_and_each_column_as_what_it_is():
+    words = "SELECT number, number < %s, 'Nr. ' || number, NULL FROM generate_series(1, %s) AS number"
+
+    assert ask(words, [2, 3]) == [(1, True, "Nr. 1", None), (2, False, "Nr. 2", None), (3, False, "Nr. 3", None)]
+    assert ask(words, [2, 0]) == []
 
 
 def test_a_statement_is_parsed_once_a_connection():
