@@ -175,7 +175,7 @@ class ReadyCopies:
         return payloads.make_model(message, _words([nobody])[0], connection)
 
 
-def _refuse(error: ValueError, _eight_bit: bool, _is_bare: bool) -> list[bytes]:
+def _refuse(error: ValueError, _eight_bit: bool, _is_bare: bool) -> tuple[list[bytes], bool]:
     raise error
 
 

@@ -52,20 +52,24 @@ class Mould:
 
         `values` are printable ASCII, in the slots' order; ValueError says that one is not, or is too long.
         """
-        return b"".join(self.fill(self.checked(values), eight_bit, False))
+        return b"".join(self.fill(self.checked(values), eight_bit, False)[0])
 
     def checked(self, values: Sequence[str]) -> list[bytes]:
         """Return what `fill` takes; ValueError as with `cast`."""
         self._check(values)
         return [value.encode() for value in values]
 
-    def fill(self, words: Sequence[bytes], eight_bit: bool, is_bare: bool) -> list[bytes]:
-        """Return the same in pieces, for whoever joins more to it; bare, it lacks the dots that DATA wants."""
-        return self._form(eight_bit=eight_bit).fill(words, is_bare=is_bare)
+    def fill(self, words: Sequence[bytes], eight_bit: bool, is_bare: bool) -> tuple[list[bytes], bool]:
+        """Return the same in pieces, for whoever joins more to it, and whether any has eight bits.
+
+        Bare, it lacks the dots that DATA wants.
+        """
+        form = self._form(eight_bit=eight_bit)
+        return form.fill(words, is_bare=is_bare), not form.is_ascii
 
     def content(self, values: Sequence[str], *, eight_bit: bool) -> bytes:
         """Return the same message as its receiver will read it, and as SMTP's BDAT wants it."""
-        return b"".join(self.fill(self.checked(values), eight_bit, True))
+        return b"".join(self.fill(self.checked(values), eight_bit, True)[0])
 
     def _check(self, values: Sequence[str]) -> None:
         together = "".join(values)

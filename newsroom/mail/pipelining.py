@@ -44,12 +44,12 @@ class Parcel:
     """One reader's copy; `content` is asked right before the copy goes.
 
     It is asked with whether the server takes eight bits, and whether it takes chunks, which have no dots of SMTP's. It
-    comes in pieces, lest they be joined twice.
+    comes in pieces, lest they be joined twice, and with whether any of them has eight bits.
     """
 
     address: str
     sender: str
-    content: Callable[[bool, bool], Sequence[bytes]]
+    content: Callable[[bool, bool], tuple[Sequence[bytes], bool]]
 
 
 class Pipeline:
@@ -260,10 +260,9 @@ class _Run:
             index = self._waiting.popleft()
             parcel = self._parcels[index]
             try:
-                content = parcel.content(session.eight_bit, session.is_chunked)
-                has_eight_bit = session.eight_bit and not all(map(bytes.isascii, content))
+                content, has_eight_bit = parcel.content(session.eight_bit, session.is_chunked)
                 last = f"BDAT {sum(map(len, content))} LAST" if session.is_chunked else "DATA"
-                envelope = _envelope(parcel, has_eight_bit=has_eight_bit, last=last)
+                envelope = _envelope(parcel, has_eight_bit=session.eight_bit and has_eight_bit, last=last)
             except ValueError as error:
                 self.results[index] = Result(Outcome.REFUSED, type(error).__name__)
                 continue

@@ -34,9 +34,11 @@ def read(content):
 
 def sent(parcel, *, eight_bit):
     """A parcel's octets as its receiver reads them, the same whether they come as a chunk or with SMTP's dots."""
-    octets = b"".join(parcel.content(eight_bit, False))
+    pieces, has_eight_bit = parcel.content(eight_bit, False)
+    octets = b"".join(pieces)
+    assert has_eight_bit == (not octets.isascii())
     read = (b"\r\n" + octets.removesuffix(b".\r\n")).replace(b"\r\n.", b"\r\n")[2:]
-    assert read == b"".join(parcel.content(eight_bit, True))
+    assert read == b"".join(parcel.content(eight_bit, True)[0])
     return read
 
 
@@ -60,4 +62,4 @@ def test_a_copy_for_what_is_no_address_is_none_and_others_are_not_kept_from_thei
 
     with pytest.raises(ValueError, match="To: is not one address"):
         odd.content(True, True)
-    assert f"\r\nTo: {other.address}\r\n".encode() in b"".join(ordinary.content(True, True))
+    assert f"\r\nTo: {other.address}\r\n".encode() in b"".join(ordinary.content(True, True)[0])

@@ -49,7 +49,8 @@ def address_of(number):
 def make_parcels(count, *, content=MESSAGE, first=0):
     def write(eight_bit, is_bare):
         own = content if eight_bit else content.replace("üß".encode(), b"us")
-        return [own] if is_bare else [own.replace(b"\r\n.", b"\r\n.."), b".\r\n"]
+        pieces = [own] if is_bare else [own.replace(b"\r\n.", b"\r\n.."), b".\r\n"]
+        return pieces, not own.isascii()
 
     return [Parcel(address_of(number), SENDER, write) for number in range(first, first + count)]
 

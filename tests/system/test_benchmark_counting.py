@@ -144,8 +144,8 @@ def test_what_a_server_does_not_offer_is_paid_for_with_waiting(offers, waits, gu
     sink.close()
 
 
-def _content(_eight_bit: bool, is_bare: bool) -> list[bytes]:
-    return [b"Subject: Heute\r\n\r\nDer Tag\r\n", *([] if is_bare else [b".\r\n"])]
+def _content(_eight_bit: bool, is_bare: bool) -> tuple[list[bytes], bool]:
+    return [b"Subject: Heute\r\n\r\nDer Tag\r\n", *([] if is_bare else [b".\r\n"])], False
 
 
 def _answers_to_a_group(answers) -> list[bytes]:
