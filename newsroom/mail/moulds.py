@@ -57,7 +57,7 @@ class Mould:
     def checked(self, values: Sequence[str]) -> list[bytes]:
         """Return what `fill` takes; ValueError as with `cast`."""
         self._check(values)
-        return [value.encode() for value in values]
+        return list(map(str.encode, values))
 
     def fill(self, words: Sequence[bytes], eight_bit: bool, is_bare: bool) -> tuple[list[bytes], bool]:
         """Return the same in pieces, for whoever joins more to it, and whether any has eight bits.
