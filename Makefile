@@ -6,7 +6,6 @@ PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; 
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
 PY := .venv/bin/python
 JOBS ?= 2
-N ?= 500
 ROUNDS ?= 3
 INSTALL = @"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	echo "Newsroom needs Python 3.11 or newer; $(PYTHON) is: $$("$(PYTHON)" -V 2>&1 || true)" >&2; \
@@ -21,7 +20,7 @@ help:
 	@echo "make test          run the tests on SQLite and on PostgreSQL"
 	@echo "make test-browser  walk the readers' and the staff's paths in Chromium"
 	@echo "make torture       run the long fault tests at full size (FRACTION=0.05 for a small form)"
-	@echo "make bench         measure what sending costs, beside other ways (N=20000 readers, ROUNDS=3; ARGS=--docs keeps it)"
+	@echo "make bench         measure what sending costs, beside other ways (N=100000 readers, ROUNDS=3; ARGS=--docs keeps it)"
 	@echo "make screenshots   take the pictures in docs/screenshots anew"
 	@echo "make lint          check style, types, imports, migrations, templates and translations"
 	@echo "make messages      bring the translation catalogues up to date"
@@ -46,7 +45,7 @@ torture: install-dev
 	@$(PY) -m tests.torture $(FRACTION) $(ARGS)
 
 bench: install-dev
-	@$(PY) -m tests.benchmarks --readers $(N) --rounds $(ROUNDS) $(ARGS)
+	@$(PY) -m tests.benchmarks $(if $(N),--readers $(N)) --rounds $(ROUNDS) $(ARGS)
 
 screenshots: install-dev
 	$(PY) -m tests.browser.screenshots

@@ -67,7 +67,7 @@ def _measure(guard: Guard, distances: list[int], *, readers: int, rounds: int) -
     for number in range(1, rounds + 1):
         for distance, name in cases:
             print(f"round {number}: {distance} ms, {name}", file=sys.stderr, end=": ", flush=True)
-            scene.begin_newsletter(sizes[distance, name])
+            scene.turn_to(sizes[distance, name])
             cost = _send(scene, sinks[name], distance / 1000)
             costs[distance, name].append(cost)
             print(f"{cost.seconds:.1f} s", file=sys.stderr, flush=True)

@@ -129,8 +129,8 @@ def write_json(results: Sequence[Result]) -> None:
     LATEST.write_text(json.dumps([asdict(result) for result in results], indent=2) + "\n")
 
 
-def as_text(results: Sequence[Result], *, rounds: int) -> str:
-    rows = [["name", *HEADINGS.values(), *RATIOS], *_rows(results)]
+def as_text(results: Sequence[Result], *, readers: int, rounds: int) -> str:
+    rows = [["name", "readers", *HEADINGS.values(), *RATIOS], *_rows(results)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         row[0].ljust(widths[0]) + "".join(f"  {cell:>{width}}" for cell, width in zip(row[1:], widths[1:], strict=True))
@@ -138,12 +138,14 @@ def as_text(results: Sequence[Result], *, rounds: int) -> str:
     ]
     lines += map(str, goals(results))
     lines += [f"{each.name}: the receiver was busy all the time" for each in results if each.is_limited_by_sink]
-    n = results[0].n if results else 0
-    return "\n".join([f"{n} readers, {rounds} rounds: median (least to most)", *lines])
+    return "\n".join([f"N={readers}, {rounds} rounds: median (least to most)", *lines])
 
 
 def _rows(results: Sequence[Result]) -> list[list[str]]:
-    return [[each.name, *(_cell(each, figure) for figure in HEADINGS), *_ratios(each, results)] for each in results]
+    return [
+        [each.name, f"{each.n:,}", *(_cell(each, figure) for figure in HEADINGS), *_ratios(each, results)]
+        for each in results
+    ]
 
 
 def _ratios(result: Result, results: Sequence[Result]) -> list[str]:
@@ -163,15 +165,14 @@ def _cell(result: Result, figure: str) -> str:
     return f"{values[0]} ({values[1]} to {values[2]})"
 
 
-def write_docs(results: Sequence[Result], *, rounds: int, options: str = "") -> None:
+def write_docs(results: Sequence[Result], *, command: str) -> None:
     """Put table and picture between the marks of docs/performance.md."""
-    command = f"make bench N={results[0].n} ROUNDS={rounds}{options}"
     machine = f"{os.cpu_count()} cores, Python {platform.python_version()}"
     table = [
         f"`{command}` on {machine}: median (least to most).",
         "",
-        "| | " + " | ".join([*HEADINGS.values(), *RATIOS]) + " |",
-        "|---|" + "---|" * (len(HEADINGS) + len(RATIOS)),
+        "| | readers | " + " | ".join([*HEADINGS.values(), *RATIOS]) + " |",
+        "|---|---|" + "---|" * (len(HEADINGS) + len(RATIOS)),
         *(f"| `{row[0]}` | " + " | ".join(row[1:]) + " |" for row in _rows(results)),
         "",
         *(f"- {goal}" for goal in goals(results)),

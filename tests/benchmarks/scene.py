@@ -111,6 +111,7 @@ class Scene:
         self.sinks = {kind: Sink(kind, guard) for kind in ("smtp", "http")}
         self.receiver = self.sinks["smtp"]  # of the run that goes on
         self._dates = count(1)
+        self._newsletters: dict[int, Any] = {}
         self._load_settings()
         self._make_databases()
         self._make_readers()
@@ -118,7 +119,7 @@ class Scene:
 
     @property
     def readers_file(self) -> Path:
-        return self.folder / "readers"
+        return self.folder / f"readers-{self.count}"
 
     def smtp(self) -> dict[str, str]:
         backend = "django.core.mail.backends.smtp.EmailBackend"
@@ -148,6 +149,7 @@ class Scene:
             "EMAIL_PORT": str(self.sinks["smtp"].port),
             "BENCH_PAYLOAD": str(self.folder / "payload.json"),
             "BENCH_READERS": str(self.readers_file),
+            "BENCH_COUNT": str(self.count),
             "BENCH_DATABASE_URL": self._other_url,
         }
 
@@ -212,15 +214,17 @@ class Scene:
         self._probes = make_newsletter(name="Probe")
         self.watcher.execute(READERS, [self.count])
         self.watcher.execute(SUBSCRIPTIONS, [self._probes.pk, protocol.WARM_UP])
-        self.begin_newsletter(self.count)
+        self.turn_to(self.count)
 
-    def begin_newsletter(self, count: int) -> None:
-        """Have the digests from now on be of a newsletter of their own, with so many of the readers."""
+    def turn_to(self, count: int) -> None:
+        """Have the digests from now on be of the newsletter with so many of the readers, made when first asked for."""
         from tests.makers import make_newsletter
 
-        self.newsletter, self.count = make_newsletter(), count
-        self.watcher.execute(SUBSCRIPTIONS, [self.newsletter.pk, count])
-        self.write_readers()
+        self.count, self.newsletter = count, self._newsletters.get(count)
+        if self.newsletter is None:
+            self.newsletter = self._newsletters[count] = make_newsletter()
+            self.watcher.execute(SUBSCRIPTIONS, [self.newsletter.pk, count])
+            self.write_readers()
 
     def write_readers(self) -> None:
         """Write down who is to get the next digest: on the way some may have left."""

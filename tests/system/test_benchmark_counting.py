@@ -165,7 +165,7 @@ def _run(way, mailed: list[str], folder: Path, monkeypatch) -> Cost:
         send(sink.port, mailed)
         return COST
 
-    monkeypatch.setitem(contenders.CONTENDERS, "by hand", (contender, "smtp"))
+    monkeypatch.setitem(contenders.CONTENDERS, "by hand", contenders.Contender(contender, "smtp"))
     return contenders.run("by hand", scene)
 
 

@@ -91,7 +91,7 @@ def _messages() -> Iterator[tuple[str, bytes]]:
 
 
 def main() -> None:
-    def send(first: int | None) -> None:
+    def send(first: int) -> None:
         sessions = [Session() for _ in range(CONNECTIONS)]
         for session, (address, message) in zip(cycle(sessions), islice(_messages(), first), strict=False):
             session.send(address, message)

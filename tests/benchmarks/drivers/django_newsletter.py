@@ -34,7 +34,7 @@ def main() -> None:
 
     models.Newsletter.objects.all().delete()
 
-    def make(first: int | None, slug: str) -> models.Message:
+    def make(first: int, slug: str) -> models.Message:
         newsletter = models.Newsletter.objects.create(
             title="Der Tag", slug=slug, email="newsletter@wochenblitz.example", sender="Wochenblitz", send_html=True
         )
@@ -45,9 +45,11 @@ def main() -> None:
         )
         return models.Message.objects.create(newsletter=newsletter, title=payload["subject"], slug="heute")
 
-    messages = {first: make(first, slug) for first, slug in ((protocol.WARM_UP, "probe"), (None, "der-tag"))}
+    messages = {
+        first: make(first, slug) for first, slug in ((protocol.WARM_UP, "probe"), (protocol.count(), "der-tag"))
+    }
 
-    def send(first: int | None) -> None:
+    def send(first: int) -> None:
         submission = models.Submission.from_message(messages[first])
         models.Submission.objects.filter(pk=submission.pk).update(
             prepared=True, publish_date=timezone.now() - timedelta(minutes=1)

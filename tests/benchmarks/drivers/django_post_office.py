@@ -40,7 +40,7 @@ def main() -> None:
             "headers": payload["headers"] | {"List-Unsubscribe": f"<{links['unsubscribe_url']}>"},
         }
 
-    def send(first: int | None) -> None:
+    def send(first: int) -> None:
         chosen = readers[:first]
         for begin in range(0, len(chosen), AT_ONCE):
             mail.send_many([mail_to(address) for address in chosen[begin : begin + AT_ONCE]])

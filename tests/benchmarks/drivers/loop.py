@@ -33,7 +33,7 @@ def main() -> None:
 
     copies = Copies()
 
-    def send(first: int | None) -> None:
+    def send(first: int) -> None:
         connection = get_connection()
         connection.open()
         for address in Subscriber.objects.order_by("pk").values_list("address", flat=True)[:first].iterator():

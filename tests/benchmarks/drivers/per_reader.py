@@ -22,10 +22,10 @@ def send(reader_id: int) -> None:
     copies().build(reader.address).send()
 
 
-def enqueue(first: int | None) -> None:
+def enqueue(first: int) -> None:
     from subscriptions.models import Subscriber
 
-    for reader_id in Subscriber.objects.values_list("pk", flat=True)[:first].iterator():
+    for reader_id in Subscriber.objects.order_by("pk").values_list("pk", flat=True)[:first].iterator():
         send.delay(reader_id)
 
 

@@ -15,12 +15,12 @@ from typing import Any
 WARM_UP = 400  # readers
 
 
-def run(send: Callable[[int | None], object]) -> None:
-    """Let it send to the first so many readers, and then, when told to, to all."""
+def run(send: Callable[[int], object]) -> None:
+    """Let it send to the first few readers, and then, when told to, to as many as it is to."""
     send(WARM_UP)
     print("ready", flush=True)
     sys.stdin.readline()
-    send(None)
+    send(count())
     print("done", flush=True)
     sys.stdin.readline()  # stays until what it used has been counted
 
@@ -28,6 +28,10 @@ def run(send: Callable[[int | None], object]) -> None:
 def payload() -> dict[str, Any]:
     """Return the digest: subject, sender, text and HTML as Django templates, names of the links, headers."""
     return dict(json.loads(Path(os.environ["BENCH_PAYLOAD"]).read_text()))
+
+
+def count() -> int:
+    return int(os.environ["BENCH_COUNT"])
 
 
 def readers() -> list[str]:
