@@ -21,7 +21,7 @@ ENVIRONMENT_OF_OTHERS = ROOT / "var" / "bench" / "env"
 SENDERS = 2  # processes
 PROBES = 5
 # Whoever goes one by one sends to one reader in so many, and to so many at least: his price is each reader's alone.
-SMALL_PART, LEAST = 20, 5000
+SMALL_PART, LEAST = 20, 6000
 OWNERS = "SELECT DISTINCT owner FROM digests_deliverybatch WHERE owner <> ''"
 
 

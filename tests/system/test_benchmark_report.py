@@ -114,9 +114,9 @@ def test_the_page_gets_the_command_and_each_ways_readers(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("words", "fast", "slow"),
     [
-        ([], 100_000, 5000),
+        ([], 100_000, 6000),
         (["--readers", "300"], 300, 300),
-        (["--readers", "5001"], 5001, 5000),
+        (["--readers", "6001"], 6001, 6000),
         (["--readers", "1000000"], 1_000_000, 50_000),
         (["--readers", "1000000", "--same-readers"], 1_000_000, 1_000_000),
     ],
@@ -132,7 +132,7 @@ def test_who_goes_one_by_one_sends_to_a_part_of_the_readers(words, fast, slow):
 def test_a_choice_of_ways_is_run_in_the_order_it_is_named():
     readers = bench.readers_of_each(bench.parse(["--only", "loop", "smtp"]))
 
-    assert list(readers.items()) == [("loop", 5000), ("smtp", 100_000)]
+    assert list(readers.items()) == [("loop", 6000), ("smtp", 100_000)]
 
 
 @pytest.mark.parametrize(
