@@ -51,7 +51,6 @@ def count_lapsed(digest: Digest, *, now: datetime) -> int:
 class Recipient(NamedTuple):
     """A reader who may get a digest: the delivery written for him, and the subscription that allows it."""
 
-    delivery_id: int
     delivery: UUID
     written_at: datetime | None
     reader_id: int
@@ -63,7 +62,7 @@ class Recipient(NamedTuple):
 
 # With `who`, the subscriptions a digest may go to, in words of Django's.
 _RECIPIENTS = f"""
-    SELECT each.id, each.uuid, {{written_at}}, reader, address, subscription, number, coalesce(sent_at >= %s, false)
+    SELECT each.uuid, {{written_at}}, reader, address, subscription, number, coalesce(sent_at >= %s, false)
     FROM {Delivery._meta.db_table} AS each
         JOIN ({{who}}) AS who (reader, address, subscription, number, sent_at) ON each.subscriber_id = reader
     WHERE each.batch_id = %s AND each.state = %s
@@ -105,7 +104,6 @@ class Audience:
         rows = self._mailable.filter(
             subscriber__deliveries__batch=batch, subscriber__deliveries__state=state
         ).values_list(
-            "subscriber__deliveries__id",
             "subscriber__deliveries__uuid",
             F("subscriber__deliveries__created_at") if repeating.lifetime() else never,
             "subscriber_id",

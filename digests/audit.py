@@ -31,7 +31,7 @@ def _twice() -> Iterator[str]:
     for date in dates:
         yield f"newsletter {date['newsletter']}: {date['count']} digests of {date['date']}"
     copies = Delivery.objects.filter(subscriber__isnull=False).values("digest", "subscriber")
-    for copy in copies.annotate(count=Count("id")).filter(count__gt=1).order_by():
+    for copy in copies.annotate(count=Count("pk")).filter(count__gt=1).order_by():
         yield f"digest {copy['digest']}: {copy['count']} deliveries of one reader"
 
 

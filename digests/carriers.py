@@ -8,6 +8,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack
+from itertools import compress
 from queue import SimpleQueue
 from time import monotonic
 from types import TracebackType
@@ -70,13 +71,14 @@ class _Together(Carrier):
         self._connection = connection
 
     def hand_over(self, letters: Sequence[Letter], *, may_go: MayGo) -> list[Result | None]:
-        going = {letter.delivery_id: letter for letter in letters if may_go(letter)}
+        goes = [may_go(letter) for letter in letters]
+        going = list(compress(letters, goes))
         if not going:
             return [None] * len(letters)
-        whole = self._call(list(going.values()))
+        whole = self._call(going)
         if whole.outcome is Outcome.REFUSED and len(going) > 1:
             raise RefusedAsWhole(whole)
-        return [_own_result(whole, letter) if letter.delivery_id in going else None for letter in letters]
+        return [_own_result(whole, letter) if went else None for letter, went in zip(letters, goes, strict=True)]
 
     def _call(self, letters: Sequence[Letter]) -> Result:
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from time import monotonic
 from typing import Self
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -101,7 +102,7 @@ class Claim:
     begun_at: float = field(default_factory=monotonic)
     renewed_at: float = field(default_factory=monotonic)
     attempt_id: int | None = None
-    deliveries: dict[int, int] = field(default_factory=dict)  # by the readers they were written for
+    deliveries: dict[int, UUID] = field(default_factory=dict)  # by the readers they were written for
     letters: dict[int, Letter] = field(default_factory=dict)  # by their places
     unnoted: dict[int, int] = field(default_factory=dict)  # subscriptions whose last mail is long ago, by places
     audience: Audience = field(init=False)

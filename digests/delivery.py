@@ -274,16 +274,14 @@ def _prepare_letters(claim: Claim, *, now: datetime) -> None:
     found = [each for each in claim.audience.recipients(batch, now=now) if each.reader_id in places]
     claim.letters = {places[each.reader_id]: _letter(each, places[each.reader_id]) for each in found}
     claim.unnoted = {places[each.reader_id]: each.subscription_id for each in found if not each.is_noted}
-    claim.deliveries = {each.reader_id: each.delivery_id for each in found}
+    claim.deliveries = {each.reader_id: each.delivery for each in found}
     if len(found) < len(places):
         written = batch.deliveries.filter(subscriber__isnull=False)
         claim.deliveries = dict(written.values_list("subscriber", "pk"))
 
 
 def _letter(each: Recipient, place: int) -> Letter:
-    return Letter(
-        each.delivery_id, each.delivery, each.reader_id, place, each.address, each.subscription, each.written_at
-    )
+    return Letter(each.delivery, each.reader_id, place, each.address, each.subscription, each.written_at)
 
 
 def _write_deliveries(batch: DeliveryBatch, begun: Beginning) -> None:
@@ -326,9 +324,9 @@ def _readdress(letter: Letter, address: str) -> Letter:
 
 def _still_uncertain(batch: DeliveryBatch, letters: Sequence[Letter]) -> list[Letter]:
     """Return those of a second try for whom it still is: an event may have told of some since."""
-    ids = [letter.delivery_id for letter in letters]
+    ids = [letter.delivery for letter in letters]
     uncertain = set(batch.deliveries.uncertain().filter(pk__in=ids).values_list("pk", flat=True))
-    return [letter for letter in letters if letter.delivery_id in uncertain]
+    return [letter for letter in letters if letter.delivery in uncertain]
 
 
 def _leave_out(batch: DeliveryBatch, reader_ids: set[int], *, now: datetime) -> None:
@@ -375,7 +373,7 @@ def _note_left(claim: Claim, progress: Progress, letter: Letter, *, has_moved: b
     if not claim.batch.is_second_try:
         _part_from_rest(claim, [letter.reader_id])
         outcome = (Delivery.State.POSTPONED, "moved") if has_moved else (Delivery.State.SUPPRESSED, "not subscribed")
-        progress.own[letter.delivery_id] = outcome
+        progress.own[letter.delivery] = outcome
 
 
 def _note_outcome(claim: Claim, progress: Progress, letter: Letter, result: Result | None) -> bool:
@@ -386,16 +384,16 @@ def _note_outcome(claim: Claim, progress: Progress, letter: Letter, result: Resu
             return False
         case Result(outcome=Outcome.ACCEPTED):
             if is_second_try:
-                progress.own[letter.delivery_id] = (Delivery.State.ACCEPTED, "")
+                progress.own[letter.delivery] = (Delivery.State.ACCEPTED, "")
         case Result(outcome=Outcome.REFUSED):
-            progress.own[letter.delivery_id] = (Delivery.State.REFUSED, result.detail)
+            progress.own[letter.delivery] = (Delivery.State.REFUSED, result.detail)
         case Result(outcome=Outcome.AMBIGUOUS):
             if not is_second_try:
-                progress.own[letter.delivery_id] = (Delivery.State.UNCERTAIN, result.detail)
+                progress.own[letter.delivery] = (Delivery.State.UNCERTAIN, result.detail)
         case Result(outcome=Outcome.THROTTLED | Outcome.NOT_SENT, is_general=False):
             # Only this reader's mailbox asked for patience. What was uncertain stays so.
             if not is_second_try:
-                progress.own[letter.delivery_id] = (Delivery.State.POSTPONED, result.detail)
+                progress.own[letter.delivery] = (Delivery.State.POSTPONED, result.detail)
         case _:
             return False
     return True

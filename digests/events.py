@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 from time import monotonic
+from uuid import UUID
 
 import requests
 from django.conf import settings
@@ -114,7 +115,7 @@ class _Reading:
     event: ProviderEvent
     report: Report | None = None
     is_unreadable: bool = False
-    delivery: int | None = None
+    delivery: UUID | None = None
     mail: OutboxMail | None = None
     confirm: Mapping[str, str] = field(default_factory=dict)
 
@@ -154,9 +155,9 @@ def _match(readings: Iterable[_Reading]) -> None:
     """Find the mails of ours by the mark they bore, or else by the id under which the provider took them over."""
     read = [(reading, reading.report) for reading in readings if reading.report]
     rows = {row for _reading, report in read for row in report.rows}
-    deliveries = dict(Delivery.objects.filter(uuid__in=rows).values_list("uuid", "pk"))
+    ours = set(Delivery.objects.filter(pk__in=rows).values_list("pk", flat=True))
     for reading, report in read:
-        reading.delivery = next((deliveries[row] for row in report.rows if row in deliveries), None)
+        reading.delivery = next((row for row in report.rows if row in ours), None)
     _match_service_mails([(reading, report) for reading, report in read if reading.delivery is None])
 
 
@@ -196,7 +197,7 @@ def _says_accepted(reading: _Reading) -> bool:
     return reading.report is not None and reading.report.kind in {Kind.ACCEPTED, Kind.DELIVERED}
 
 
-def _note_accepted(deliveries: Iterable[int]) -> set[int]:
+def _note_accepted(deliveries: Iterable[UUID]) -> set[UUID]:
     """Settle deliveries that the provider has taken over after all; return those somebody else works on just now."""
     open_ones = set(_below(Own.ACCEPTED, Delivery.objects.filter(pk__in=deliveries)).values_list("pk", flat=True))
     if not open_ones:
@@ -207,7 +208,7 @@ def _note_accepted(deliveries: Iterable[int]) -> set[int]:
     return open_ones - free
 
 
-def _touched(deliveries: set[int]) -> set[int]:
+def _touched(deliveries: set[UUID]) -> set[int]:
     """Return the digests that may be finished now that some of these deliveries are settled."""
     settled = Delivery.objects.filter(pk__in=deliveries, state=Own.ACCEPTED, digest__state="sending")
     return set(settled.values_list("digest", flat=True))

@@ -30,12 +30,11 @@ _TOKEN_SLOTS = ("leave.token.slot.invalid", "settings.token.slot.invalid", "why.
 
 
 class Letter(NamedTuple):
-    """One reader's copy: the delivery's row, the reader's place in the batch, and what fills the slots.
+    """One reader's copy: its delivery, the reader's place in the batch, and what fills the slots.
 
     `written_at` is set where the provider knows a mail by its key and wants a repetition to have the same date.
     """
 
-    delivery_id: int
     delivery: UUID
     reader_id: int
     position: int
@@ -166,7 +165,7 @@ class ReadyCopies:
     def _make_model(self, connection: BaseEmailBackend) -> payloads.Model | None:
         if not payloads.takes_copies(connection):
             return None
-        nobody = Letter(0, uuid4(), 0, 0, _TO_SLOT, uuid4(), timezone.now())
+        nobody = Letter(uuid4(), 0, 0, _TO_SLOT, uuid4(), timezone.now())
         try:
             message = self._built([nobody])
         except ValueError:  # as each reader's own will say

@@ -528,7 +528,8 @@ class Delivery(models.Model):
         BOUNCED = "bounced", _("came back")
         COMPLAINED = "complained", _("called spam")
 
-    uuid = models.UUIDField(default=uuid.uuid4, unique=True, editable=False)
+    # Its mail bears it, too. A number beside it would be a column and an index more for each of a million rows.
+    uuid = models.UUIDField(primary_key=True, default=uuid.uuid4, editable=False)
     # A batch's deliveries are written while its row is held: to look for it, and for its digest, once for each of them
     # would double what they cost. The digest is found by the constraint's index.
     digest = models.ForeignKey(

@@ -2,6 +2,7 @@
 
 from datetime import datetime
 from typing import TYPE_CHECKING
+from uuid import UUID
 
 from django.conf import settings
 from django.db import transaction
@@ -44,7 +45,7 @@ def counts(digest: Digest) -> dict[str, int]:
     result = {"expected": digest.expected_count, **dict.fromkeys(KINDS, 0)}
     for state, size in digest.batches.values_list("state").annotate(Sum("size")).order_by():
         result[OF_BATCH[state]] += size
-    own = digest.deliveries.exclude(state="").values_list("batch__state", "state").annotate(Count("id")).order_by()
+    own = digest.deliveries.exclude(state="").values_list("batch__state", "state").annotate(Count("pk")).order_by()
     for batch_state, state, count in own:
         result[OF_BATCH[batch_state]] -= count
         result[OF_OWN.get(state, state)] += count
@@ -55,7 +56,7 @@ def feedback(digest: Digest) -> dict[str, int]:
     """Return how many of the mails handed over came back, or were called spam; whose they were is not told."""
     if digest.final_counts:
         return {kind: int(digest.final_counts.get(kind, 0)) for kind in FEEDBACK}
-    states = digest.deliveries.filter(state__in=FEEDBACK).values_list("state").annotate(Count("id")).order_by()
+    states = digest.deliveries.filter(state__in=FEEDBACK).values_list("state").annotate(Count("pk")).order_by()
     return dict.fromkeys(FEEDBACK, 0) | dict(states)
 
 
@@ -172,7 +173,7 @@ def _again(digest: Digest, state: Delivery.State, *, now: datetime) -> int:
 
 def _move(
     digest: Digest,
-    rows: list[tuple[int, int, int]],
+    rows: list[tuple[UUID, int, int]],
     settled: dict[int, DeliveryBatch],
     *,
     state: Delivery.State,

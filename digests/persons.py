@@ -26,7 +26,7 @@ def export_deliveries(address_key: str) -> list[dict[str, Any]]:
     """Return which digests the reader was handed, with the outcome of each."""
     deliveries = (
         Delivery.objects.filter(subscriber__address_key=address_key)
-        .order_by("created_at", "id")
+        .order_by("created_at", "pk")
         .values("digest__newsletter__name", "digest__date", "created_at", "reason", outcome=OUTCOME)
     )
     return [

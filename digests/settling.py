@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from django.db import transaction
 from django.utils.translation import gettext as _
@@ -23,7 +24,7 @@ class Progress:
 
     done: int = 0
     unsent: list[int] = field(default_factory=list)  # readers before that place whose copies surely did not go
-    own: dict[int, tuple[Delivery.State, str]] = field(default_factory=dict)
+    own: dict[UUID, tuple[Delivery.State, str]] = field(default_factory=dict)
     stopped_by: Result | None = None
     refused_up_to: int = 0  # a call for many was refused as a whole: the bad one is among those up to here
     not_before: datetime | None = None  # the pace or the day has no room earlier
@@ -39,9 +40,9 @@ class Progress:
 
 
 def write_outcomes(progress: Progress) -> None:
-    by_outcome: dict[tuple[Delivery.State, str], list[int]] = {}
-    for delivery_id, outcome in progress.own.items():
-        by_outcome.setdefault(outcome, []).append(delivery_id)
+    by_outcome: dict[tuple[Delivery.State, str], list[UUID]] = {}
+    for delivery, outcome in progress.own.items():
+        by_outcome.setdefault(outcome, []).append(delivery)
     for (state, reason), ids in by_outcome.items():
         # What an event told of in between stands.
         Delivery.objects.filter(pk__in=ids, state__in=["", Delivery.State.UNCERTAIN]).update(state=state, reason=reason)
@@ -89,7 +90,7 @@ def _move_postponed(batch: DeliveryBatch, *, at: datetime) -> None:
     """Let readers whose mailbox asked for patience wait in a batch of their own; the attempt counts."""
     postponed = batch.deliveries.filter(state=Delivery.State.POSTPONED)
     postponed.filter(subscriber=None).update(state=Delivery.State.SUPPRESSED, reason="erased")
-    if reader_ids := list(postponed.order_by("id").values_list("subscriber", flat=True)):
+    if reader_ids := list(postponed.order_by("subscriber_id").values_list("subscriber", flat=True)):
         postponed.update(state="", reason="")
         _move(batch, reader_ids, at=at, attempts=batch.attempts)
 

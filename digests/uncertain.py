@@ -103,7 +103,7 @@ def _try_again(
             uncertain = uncertain.filter(created_at__gt=written_after)
         if written_before is not None:
             uncertain = uncertain.filter(created_at__lt=written_before)
-        readers = dict(uncertain.order_by("id").values_list("id", "subscriber"))
+        readers = dict(uncertain.order_by("subscriber_id").values_list("pk", "subscriber"))
         if not readers:
             return 0
         new = audience.add_batch(batch.digest, list(readers.values()), at=at, parent=batch)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.django_db
 
 
 def make_letter(address="Leserin.Mueller+news@leser.example"):
-    return Letter(1, uuid4(), 1, 0, address, uuid4(), timezone.now())
+    return Letter(uuid4(), 1, 0, address, uuid4(), timezone.now())
 
 
 def read(content):

@@ -42,7 +42,7 @@ def digest():
 
 def make_letters(count, **values):
     letters = [
-        Letter(number, uuid4(), number, number, f"o'leserin+{number}%41@leser.example", uuid4(), timezone.now())
+        Letter(uuid4(), number, number, f"o'leserin+{number}%41@leser.example", uuid4(), timezone.now())
         for number in range(count)
     ]
     return [letter._replace(**values) for letter in letters]
