@@ -23,7 +23,8 @@ BEGIN, END = "<!-- begin: plans -->", "<!-- end: plans -->"
 EXPLAINED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 TIME = re.compile(r"Execution Time: ([\d.]+) ms")
 # Of a long list of ids or places for values, the first few say enough.
-VALUES = re.compile(r"((?:(?:%s|\d+),\s?){4})(?:(?:%s|\d+|…),?\s*){4,}")
+VALUE = r"(?:%s|\d+|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})"
+VALUES = re.compile(rf"((?:{VALUE},\s?){{4}})(?:(?:{VALUE}|…),?\s*){{4,}}")
 BIG = ("subscriptions_subscriber", "subscriptions_subscription", "digests_delivery", "digests_deliverybatch")
 
 
@@ -168,7 +169,9 @@ def _start(release: Any, digest: Any, now: Any) -> None:
 
 def _send_by_hand(scene: Scene, digest: Any, *, share: float) -> None:
     """Leave a digest as if so much of it had been sent, one in a hundred refused and few uncertain."""
-    from digests import release
+    from django.db import transaction
+
+    from digests import release, statements
     from digests.clock import database_now
 
     if digest.state != "sending":
@@ -179,12 +182,12 @@ def _send_by_hand(scene: Scene, digest: Any, *, share: float) -> None:
         " (SELECT max(number) * %s FROM digests_deliverybatch WHERE digest_id = %s)",
         [digest.pk, share, digest.pk],
     )
+    for batch in digest.batches.filter(state="done").order_by("number").iterator(100):
+        with transaction.atomic():
+            statements.write_deliveries(batch, at=database_now())
     database.execute(
-        "INSERT INTO digests_delivery (uuid, digest_id, batch_id, subscriber_id, state, reason, created_at)"
-        " SELECT gen_random_uuid(), digest_id, batch.id, reader::bigint,"
-        " CASE WHEN reader::bigint %% 100 = 0 THEN 'refused' WHEN reader::bigint %% 5000 = 1 THEN 'uncertain'"
-        " ELSE '' END, '', now() FROM digests_deliverybatch AS batch, jsonb_array_elements(reader_ids) AS reader"
-        " WHERE digest_id = %s AND batch.state = 'done' ORDER BY batch.id",
+        "UPDATE digests_delivery SET state = CASE WHEN subscriber_id %% 100 = 0 THEN 'refused' ELSE 'uncertain' END"
+        " WHERE digest_id = %s AND (subscriber_id %% 100 = 0 OR subscriber_id %% 5000 = 1)",
         [digest.pk],
     )
     database.execute(
