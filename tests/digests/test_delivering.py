@@ -99,6 +99,19 @@ def test_a_mailbox_that_asks_for_patience_delays_only_its_own_reader():
     assert is_sound(digest)
 
 
+def test_who_waits_for_a_mailbox_waits_in_the_order_of_the_audience():
+    def always(message, call):
+        raise smtplib.SMTPRecipientsRefused({"x@leser.example": (450, b"4.2.0 greylisted")})
+
+    ScriptedBackend.reset(always)
+    digest = make_sending_digest(readers=8)
+    [audience] = digest.batches.values_list("reader_ids", flat=True)
+
+    delivery.deliver_due()
+
+    assert digest.batches.get(state="pending").reader_ids == audience
+
+
 def test_a_postponed_reader_is_not_forgotten_when_the_worker_dies_later():
     error = smtplib.SMTPRecipientsRefused({"x@leser.example": (450, b"4.2.0 greylisted")})
 

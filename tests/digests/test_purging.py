@@ -56,6 +56,20 @@ def test_purging_twice_does_nothing_more(sent):
     assert purge_all(sent.due_at + JUST_AFTER)["deliveries"] == 0
 
 
+def test_a_purge_in_chunks_misses_nobody(settings):
+    settings.PURGE_CHUNK = 2
+    settings.EMAIL_BACKEND = "tests.backends.ScriptedBackend"
+    ScriptedBackend.reset()
+    digest = make_sending_digest(readers=9)
+    delivery.deliver_due()
+    restricted = digest.deliveries.order_by("pk")[4].subscriber
+    type(restricted).objects.filter(pk=restricted.pk).update(restricted_at=timezone.now())
+
+    assert purge_all(digest.due_at + JUST_AFTER)["deliveries"] == 8
+
+    assert Delivery.objects.get().subscriber == restricted
+
+
 def test_r34_what_is_held_about_a_restricted_reader_stays_until_the_restriction_ends(sent):
     reader = sent.newsletter.subscriptions.first().subscriber
     type(reader).objects.filter(pk=reader.pk).update(restricted_at=timezone.now())
