@@ -23,7 +23,7 @@ BEGIN, END = "<!-- begin: plans -->", "<!-- end: plans -->"
 EXPLAINED = ("SELECT", "INSERT", "UPDATE", "DELETE", "WITH")
 TIME = re.compile(r"Execution Time: ([\d.]+) ms")
 # Of a long list of ids or places for values, the first few say enough.
-VALUE = r"(?:%s|\d+|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12})"
+VALUE = r"(?:%s|[\da-f]{8}(?:-[\da-f]{4}){3}-[\da-f]{12}|\d+)"
 VALUES = re.compile(rf"((?:{VALUE},\s?){{4}})(?:(?:{VALUE}|…),?\s*){{4,}}")
 BIG = ("subscriptions_subscriber", "subscriptions_subscription", "digests_delivery", "digests_deliverybatch")
 
