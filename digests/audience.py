@@ -49,28 +49,28 @@ def count_lapsed(digest: Digest, *, now: datetime) -> int:
 
 
 class Recipient(NamedTuple):
-    """A reader who may get a digest: the delivery written for him, and the subscription that allows it."""
+    """A reader for whom a delivery is written, and his subscription; whether he may still get it is asked later."""
 
     delivery: UUID
     written_at: datetime | None
     reader_id: int
-    address: str
     subscription_id: int
     subscription: UUID
     is_noted: bool  # that he is sent the newsletter
 
 
-# With `who`, the subscriptions a digest may go to, in words of Django's.
 _RECIPIENTS = f"""
-    SELECT each.uuid, {{written_at}}, reader, address, subscription, number, coalesce(sent_at >= %s, false)
+    SELECT each.uuid, {{written_at}}, each.subscriber_id, allowed.id, allowed.uuid,
+           coalesce(allowed.last_sent_at >= %s, false)
     FROM {Delivery._meta.db_table} AS each
-        JOIN ({{who}}) AS who (reader, address, subscription, number, sent_at) ON each.subscriber_id = reader
+        JOIN {Subscription._meta.db_table} AS allowed
+            ON allowed.subscriber_id = each.subscriber_id AND allowed.newsletter_id = %s
     WHERE each.batch_id = %s AND each.state = %s
 """  # noqa: S608
 
 
 class Audience:
-    """Asked again and again, for a batch and then for a few readers at a time, who may get a digest and where.
+    """Asked once a batch who its readers are, and again and again, for a few at a time, who may get a digest and where.
 
     What it answers was committed after it was asked. So whoever has committed before which copies go next, and then
     asks, either learns that a reader has left, or is seen by the reader's page, which waits (`newsroom.mail.flight`).
@@ -79,35 +79,34 @@ class Audience:
 
     def __init__(self, digest: Digest) -> None:
         self.digest = digest
-        self._mailable = Subscription.objects.mailable().filter(newsletter=digest.newsletter_id)
-        self._asked = self._mailable.values_list("subscriber_id", "subscriber__address")
+        mailable = Subscription.objects.mailable().filter(newsletter=digest.newsletter_id)
+        self._asked = mailable.values_list("subscriber_id", "subscriber__address")
         words, self._values = self._asked.query.sql_with_params()
         self._words = f'{words} AND "subscriptions_subscription"."subscriber_id" = ANY(%s::bigint[])'
-        who = self._asked.values_list("subscriber_id", "subscriber__address", "id", "uuid", "last_sent_at")
-        self._who = who.query.sql_with_params()[0]
 
     def recipients(self, batch: DeliveryBatch, *, now: datetime) -> list[Recipient]:
-        """Return who of a batch may get its digest, and has not got it: on a second try, of whom that is uncertain.
+        """Return who of a batch has not got its digest: on a second try, of whom that is uncertain.
 
         When the deliveries were written is told where it has a use: to read a time takes longer than all else of a row.
         """
         state = Delivery.State.UNCERTAIN if batch.is_second_try else ""
         if connection.vendor != "postgresql":
             return self._recipients(batch, state, now=now)
-        words = _RECIPIENTS.format(written_at="created_at" if repeating.lifetime() else "NULL", who=self._who)
+        words = _RECIPIENTS.format(written_at="each.created_at" if repeating.lifetime() else "NULL")
         with busy_cursor() as cursor:
-            cursor.execute(words, [now - SENT_PRECISION, *self._values, batch.pk, state])
+            cursor.execute(words, [now - SENT_PRECISION, self.digest.newsletter_id, batch.pk, state])
             return [Recipient._make(row) for row in cursor.fetchall()]
 
     def _recipients(self, batch: DeliveryBatch, state: str, *, now: datetime) -> list[Recipient]:
         never = Value(None, output_field=DateTimeField())
-        rows = self._mailable.filter(
-            subscriber__deliveries__batch=batch, subscriber__deliveries__state=state
+        rows = Subscription.objects.filter(
+            newsletter=self.digest.newsletter_id,
+            subscriber__deliveries__batch=batch,
+            subscriber__deliveries__state=state,
         ).values_list(
             "subscriber__deliveries__uuid",
             F("subscriber__deliveries__created_at") if repeating.lifetime() else never,
             "subscriber_id",
-            "subscriber__address",
             "id",
             "uuid",
             Case(When(last_sent_at__gte=now - SENT_PRECISION, then=True), default=False),

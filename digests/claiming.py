@@ -14,10 +14,9 @@ from django.conf import settings
 from django.db import transaction
 
 from digests import providers, restoring, statements
-from digests.audience import Audience
+from digests.audience import Audience, Recipient
 from digests.carriers import Lines
 from digests.clock import database_now
-from digests.handover import Letter
 from digests.models import DeliveryAttempt, DeliveryBatch, DeliveryBatchQuerySet, Digest, Provider
 from newsroom.mail import gate
 
@@ -103,7 +102,7 @@ class Claim:
     renewed_at: float = field(default_factory=monotonic)
     attempt_id: int | None = None
     deliveries: dict[int, UUID] = field(default_factory=dict)  # by the readers they were written for
-    letters: dict[int, Letter] = field(default_factory=dict)  # by their places
+    recipients: dict[int, Recipient] = field(default_factory=dict)  # by their places
     unnoted: dict[int, int] = field(default_factory=dict)  # subscriptions whose last mail is long ago, by places
     audience: Audience = field(init=False)
 

@@ -14,7 +14,6 @@ from django.conf import settings
 from django.db import DatabaseError, IntegrityError, transaction
 
 from digests import audience, carriers, claiming, providers, statements
-from digests.audience import Recipient
 from digests.carriers import Carrier, Lines
 from digests.claiming import Claim, Turn
 from digests.clock import database_clock, database_now, let_others_write
@@ -255,7 +254,7 @@ def _begin_attempt(claim: Claim, *, in_flight: int) -> int:
     )
     begun = begun or _begin_step_by_step(claim, in_flight=in_flight)
     _write_deliveries(claim.batch, begun)
-    _prepare_letters(claim, now=begun.at)
+    _find_recipients(claim, now=begun.at)
     return begun.attempt_id
 
 
@@ -268,20 +267,15 @@ def _begin_step_by_step(claim: Claim, *, in_flight: int) -> Beginning:
     return Beginning(attempt.pk, now, claim.batch.deliveries.exists())
 
 
-def _prepare_letters(claim: Claim, *, now: datetime) -> None:
+def _find_recipients(claim: Claim, *, now: datetime) -> None:
     batch = claim.batch
     places = {reader_id: place for place, reader_id in enumerate(batch.reader_ids)}
     found = [each for each in claim.audience.recipients(batch, now=now) if each.reader_id in places]
-    claim.letters = {places[each.reader_id]: _letter(each, places[each.reader_id]) for each in found}
-    claim.unnoted = {places[each.reader_id]: each.subscription_id for each in found if not each.is_noted}
+    claim.recipients = {places[each.reader_id]: each for each in found}
     claim.deliveries = {each.reader_id: each.delivery for each in found}
     if len(found) < len(places):
         written = batch.deliveries.filter(subscriber__isnull=False)
         claim.deliveries = dict(written.values_list("subscriber", "pk"))
-
-
-def _letter(each: Recipient, place: int) -> Letter:
-    return Letter(each.delivery, each.reader_id, place, each.address, each.subscription, each.written_at)
 
 
 def _write_deliveries(batch: DeliveryBatch, begun: Beginning) -> None:
@@ -307,19 +301,22 @@ def _part_from_rest(claim: Claim, reader_ids: Iterable[int]) -> None:
 
 def _letters(claim: Claim, places: range) -> list[Letter]:
     """Return what goes to these places now; who is not eligible any more gets nothing."""
-    found = [letter for place in places if (letter := claim.letters.get(place))]
-    addresses = claim.audience.addresses([letter.reader_id for letter in found])
-    letters = [_readdress(each, addresses[each.reader_id]) for each in found if each.reader_id in addresses]
+    found = [(place, each) for place in places if (each := claim.recipients.get(place))]
+    addresses = claim.audience.addresses([each.reader_id for _place, each in found])
+    letters = [
+        Letter(each.delivery, each.reader_id, place, address, each.subscription, each.written_at)
+        for place, each in found
+        if (address := addresses.get(each.reader_id))
+    ]
+    claim.unnoted |= {
+        place: each.subscription_id for place, each in found if not each.is_noted and each.reader_id in addresses
+    }
     if len(letters) < len(places):
         left = {claim.batch.reader_ids[place] for place in places} - {letter.reader_id for letter in letters}
         with transaction.atomic():
             _part_from_rest(claim, left)
             _leave_out(claim.batch, left, now=database_now())
     return _still_uncertain(claim.batch, letters) if claim.batch.is_second_try else letters
-
-
-def _readdress(letter: Letter, address: str) -> Letter:
-    return letter if letter.address == address else letter._replace(address=address)
 
 
 def _still_uncertain(batch: DeliveryBatch, letters: Sequence[Letter]) -> list[Letter]:

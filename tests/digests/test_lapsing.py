@@ -69,6 +69,8 @@ def test_r10_a_consent_that_lapses_while_its_mail_waits_is_left_out_with_the_rea
     assert Delivery.objects.get(subscriber=old.subscriber).reason == "lapsed"
     assert Delivery.objects.get(subscriber=old.subscriber).state == Delivery.State.SUPPRESSED
     assert len(mail.outbox) == 1 and digest.deliveries.count() == 2
+    old.refresh_from_db()
+    assert old.last_sent_at is None and Subscription.objects.lapsed().get() == old
 
 
 def test_r10_being_sent_the_newsletter_keeps_the_consent_and_outlives_the_deliveries():
