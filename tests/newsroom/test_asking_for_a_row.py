@@ -60,6 +60,8 @@ def test_errors_are_told_as_by_any_cursor():
 def test_a_connection_lost_meanwhile_is_an_operational_error():
     with pytest.raises(OperationalError):
         ask_for_row("SELECT pg_terminate_backend(pg_backend_pid(), %s)", [0])
+    with pytest.raises(OperationalError):  # who asks on all the same, as by any cursor
+        ask_for_row("SELECT %s::int", [1])
     connection.close_if_unusable_or_obsolete()
 
     assert ask_for_row("SELECT %s::int", [1]) == (1,)
