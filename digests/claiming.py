@@ -103,7 +103,7 @@ class Claim:
     attempt_id: int | None = None
     deliveries: dict[int, UUID] = field(default_factory=dict)  # by the readers they were written for
     recipients: dict[int, Recipient] = field(default_factory=dict)  # by their places
-    unnoted: dict[int, int] = field(default_factory=dict)  # subscriptions whose last mail is long ago, by places
+    unnoted: list[int] = field(default_factory=list)  # subscriptions that were mailed, for the first time in long
     audience: Audience = field(init=False)
 
     def __post_init__(self) -> None:

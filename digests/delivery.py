@@ -308,9 +308,6 @@ def _letters(claim: Claim, places: range) -> list[Letter]:
         for place, each in found
         if (address := addresses.get(each.reader_id))
     ]
-    claim.unnoted |= {
-        place: each.subscription_id for place, each in found if not each.is_noted and each.reader_id in addresses
-    }
     if len(letters) < len(places):
         left = {claim.batch.reader_ids[place] for place in places} - {letter.reader_id for letter in letters}
         with transaction.atomic():
@@ -348,7 +345,9 @@ def _send(
         return
     if not claim.batch.is_second_try and _are_accepted(results):
         progress.done = end
+        _note_mailed(claim, letters)
         return
+    _note_mailed(claim, [each for each, result in zip(letters, results, strict=True) if _may_have_come(result)])
     unsent: list[Letter] = []
     for letter, result in zip(letters, results, strict=True):
         if result is None and letter.reader_id in watch.left:
@@ -364,6 +363,15 @@ def _send(
 def _are_accepted(results: Iterable[Result | None]) -> bool:
     accepted = Outcome.ACCEPTED  # looked up once: for each it would cost more than to compare
     return all(result is not None and result.outcome is accepted for result in results)
+
+
+def _may_have_come(result: Result | None) -> bool:
+    return result is not None and result.outcome in (Outcome.ACCEPTED, Outcome.AMBIGUOUS)
+
+
+def _note_mailed(claim: Claim, letters: Iterable[Letter]) -> None:
+    mailed = (claim.recipients[letter.position] for letter in letters)
+    claim.unnoted += [each.subscription_id for each in mailed if not each.is_noted]
 
 
 def _note_left(claim: Claim, progress: Progress, letter: Letter, *, has_moved: bool) -> None:
@@ -423,8 +431,7 @@ def _settle(claim: Claim, progress: Progress) -> None:
     if now is None:
         log.warning("batch %s: result came after the lease was lost", claim.batch.pk)
         return
-    sent = range(progress.done)
-    audience.note_sent([pk for place, pk in claim.unnoted.items() if place in sent], now=now)
+    audience.note_sent(claim.unnoted, now=now)
     finish(claim.batch.digest_id, now=now)
     let_others_write()
 

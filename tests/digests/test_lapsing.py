@@ -1,5 +1,6 @@
 """A consent that was not used for too long is not used again in silence (R-10)."""
 
+import smtplib
 from datetime import timedelta
 
 import pytest
@@ -9,6 +10,7 @@ from django.utils import timezone
 from digests import delivery, release
 from digests.models import Delivery
 from subscriptions.models import Subscription, lapse_limit
+from tests.backends import ScriptedBackend
 from tests.makers import make_digest, make_newsletter, make_sending_digest, make_subscription, utc
 from tests.subscriptions.reading import a_reader, sign_up, subscribe
 
@@ -98,6 +100,32 @@ def test_r10_the_day_of_sending_is_written_once_a_month():
     second.refresh_from_db()
     assert first.last_sent_at == recently and second.last_sent_at > recently
     assert digest.deliveries.count() == 2
+
+
+def test_what_surely_did_not_go_keeps_no_consent(settings):
+    answers = {1: (550, b"5.1.1 no such user"), 2: (450, b"4.2.0 greylisted")}
+
+    def answer(message, call):
+        if call in answers:
+            raise smtplib.SMTPRecipientsRefused({message.to[0]: answers[call]})
+        if call == 3:
+            raise TimeoutError
+
+    settings.EMAIL_BACKEND = "tests.backends.ScriptedBackend"
+    ScriptedBackend.reset(answer)
+    make_sending_digest(readers=6)
+
+    delivery.deliver_due()
+
+    found = Delivery.objects.order_by("subscriber_id").values_list("state", "subscriber__subscriptions__last_sent_at")
+    assert [(state, sent_at is not None) for state, sent_at in found] == [
+        ("", True),
+        ("refused", False),
+        ("", False),  # waits again
+        ("uncertain", True),
+        ("", False),  # behind the fault
+        ("", False),
+    ]
 
 
 def test_r10_whoever_signs_up_again_is_mailed_on_the_new_consent(time_machine):
