@@ -1,3 +1,4 @@
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from uuid import UUID, uuid4
 
 import pytest
@@ -25,8 +26,27 @@ def test_a_token_of_one_purpose_is_none_of_another():
 
     with pytest.raises(links.KeyGone):
         links.derive_token(Purpose.RIGHTS, row, seed)
-    assert links.read_preferences_token(links.unsubscribe_token(row)) is None
-    assert links.read_unsubscribe_token(links.preferences_token(row)) is None
+
+
+def test_a_token_in_a_mail_opens_what_it_is_for_and_nothing_else(settings):
+    settings.SECRET_KEY_FALLBACKS = [OLD_KEY]
+    readers = (links.read_unsubscribe_token, links.read_preferences_token, links.read_why_token)
+    row = uuid4()
+
+    opened = [[read(token) for read in readers] for token in links.issue_tokens([row])[0]]
+
+    assert opened == [[row, None, None], [None, row, None], [None, None, row]]
+
+
+def test_a_signature_is_good_for_its_own_row_and_place_alone():
+    row, other = uuid4(), uuid4()
+    [tokens] = links.issue_tokens([row])
+    signatures = [urlsafe_b64decode(token)[16:] for token in tokens]
+    code = b"".join(signatures)
+    forged = [other.bytes + signature for signature in signatures]
+    forged += [row.bytes + code[start : start + 20] for start in range(1, 20)]
+
+    assert not any(links.read_unsubscribe_token(urlsafe_b64encode(each).decode()) for each in forged)
 
 
 def test_an_unsubscribe_token_is_48_plain_characters_and_names_its_subscription():
