@@ -11,10 +11,11 @@ from django.utils import timezone
 
 from digests import audit, carriers, claiming, delivery, outcomes, providers, statements, sweeping
 from digests.models import OUTCOME, Delivery, DeliveryAttempt, DeliveryBatch, Digest, Provider
+from newsroom.mail import flight
 from newsroom.mail.addresses import canonicalise
 from subscriptions import links, rectifying
 from subscriptions.consent import Confirmation, Origin
-from subscriptions.models import Subscriber
+from subscriptions.models import Subscriber, Subscription, lapse_limit
 from tests.backends import ScriptedBackend, addresses
 from tests.makers import make_sending_digest, make_subscription, standing
 
@@ -264,6 +265,41 @@ def test_a_restricted_reader_is_not_mailed():
     delivery.deliver_due()
 
     assert subscriber.address not in addresses()
+
+
+CHANGES = {
+    "left": lambda mine, now: mine.update(state="ended", ended_at=now),
+    "paused": lambda mine, now: mine.update(state="paused", paused_until=now.date() + timedelta(days=9)),
+    "lapsed": lambda mine, now: mine.update(active_since=lapse_limit(now) - timedelta(days=1)),
+    "restricted": lambda mine, now: Subscriber.objects.filter(subscriptions__in=mine).update(restricted_at=now),
+    "is no subscriber": lambda mine, now: mine.delete(),
+}
+
+
+@pytest.mark.parametrize("call", [None, 0, 5], ids=["before", "after an attempt", "meanwhile"])
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_who_may_not_be_mailed_any_more_is_not_whenever_that_was_said(change, call):
+    digest = make_sending_digest(readers=25)
+    last = Subscriber.objects.get(pk=digest.batches.get().reader_ids[-1])
+
+    def script(message, number):
+        if number == call or call is None:
+            change(Subscription.objects.filter(subscriber=last), timezone.now())
+        if number == call == 0:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    ScriptedBackend.reset(script)
+    if call is None:
+        script(None, None)
+    delivery.deliver_due()
+    later()
+    delivery.deliver_due()
+
+    assert len(addresses()) == len(set(addresses())) == 24 and last.address not in addresses()
+    assert standing(digest) == {"expected": 25, "accepted": 24, "suppressed": 1}
+    assert not Subscription.objects.filter(subscriber=last, last_sent_at__isnull=False).exists()
+    assert Subscription.objects.filter(last_sent_at__isnull=False).count() == 24
+    assert is_sound(digest)
 
 
 @pytest.mark.parametrize("state", [Digest.State.PAUSED, Digest.State.CANCELLED])
@@ -642,6 +678,38 @@ def test_two_readers_become_one_though_a_batch_with_one_of_them_is_begun_at_that
     assert answers == [Confirmation.CONFIRMED]
     assert len(addresses()) == len(set(addresses())) == 4
     assert standing(digest) == {"expected": 4, "accepted": 4}
+    assert is_sound(digest)
+
+
+@pytest.mark.postgresql
+@pytest.mark.django_db(transaction=True)
+def test_who_becomes_one_with_a_reader_already_mailed_is_left_out_of_a_group_to_come(monkeypatch):
+    monkeypatch.setattr(flight, "PATIENCE", 0.1)  # the other's copy is on its way until this one returns
+    digest = make_sending_digest(readers=25)
+    reader_ids = digest.batches.get().reader_ids
+    other = Subscriber.objects.get(pk=reader_ids[0])
+    token = wish_to_move(Subscriber.objects.get(pk=reader_ids[-1]), to=other.address)
+    answers = []
+
+    def confirm():
+        try:
+            answers.append(rectifying.confirm(token, origin=Origin(source="address_page"), now=timezone.now()))
+        finally:
+            connection.close()
+
+    def move_meanwhile(message, call):
+        if call == 5:
+            thread = threading.Thread(target=confirm)
+            thread.start()
+            thread.join()
+
+    ScriptedBackend.reset(move_meanwhile)
+    delivery.deliver_due()
+
+    assert answers == [Confirmation.CONFIRMED]
+    assert len(addresses()) == len(set(addresses())) == 24 and other.address in addresses()
+    assert standing(digest) == {"expected": 25, "accepted": 24, "suppressed": 1}
+    assert DeliveryAttempt.objects.get().detail == ""
     assert is_sound(digest)
 
 
