@@ -60,11 +60,11 @@ class Recipient(NamedTuple):
 
 
 _RECIPIENTS = f"""
-    SELECT each.uuid, {{written_at}}, each.subscriber_id, allowed.id, allowed.uuid,
-           coalesce(allowed.last_sent_at >= %s, false)
+    SELECT each.uuid, {{written_at}}, each.subscriber_id, subscription.id, subscription.uuid,
+           coalesce(subscription.last_sent_at >= %s, false)
     FROM {Delivery._meta.db_table} AS each
-        JOIN {Subscription._meta.db_table} AS allowed
-            ON allowed.subscriber_id = each.subscriber_id AND allowed.newsletter_id = %s
+        JOIN {Subscription._meta.db_table} AS subscription
+            ON subscription.subscriber_id = each.subscriber_id AND subscription.newsletter_id = %s
     WHERE each.batch_id = %s AND each.state = %s
 """  # noqa: S608
 
