@@ -215,7 +215,7 @@ def _commit_anew(claim: Claim, progress: Progress, *, in_flight: int) -> None:
             attempt_id = _begin_attempt(claim, in_flight=in_flight)
         else:
             _renew(claim)
-            DeliveryAttempt.objects.filter(pk=attempt_id).update(acknowledged=progress.done, in_flight=in_flight)
+            _go_on_step_by_step(claim, attempt_id, done=progress.done, in_flight=in_flight)
         write_outcomes(progress)
     claim.attempt_id = attempt_id
     progress.own.clear()
@@ -236,6 +236,14 @@ def _is_gone_on(claim: Claim, progress: Progress, *, in_flight: int) -> bool:
     if claim.attempt_id is None or not claim.is_fresh or progress.own:
         return False
     return statements.go_on(claim.attempt_id, fence=claim.fence, done=progress.done, in_flight=in_flight)
+
+
+def _go_on_step_by_step(claim: Claim, attempt_id: int, *, done: int, in_flight: int) -> None:
+    attempt = DeliveryAttempt.objects.filter(pk=attempt_id)
+    if not attempt.filter(detail="").update(acknowledged=done, in_flight=in_flight):  # `uniting` left word
+        attempt.update(acknowledged=done, in_flight=in_flight, detail="")
+        unwanted = set(claim.batch.deliveries.filter(state=Delivery.State.SUPPRESSED).values_list("pk", flat=True))
+        claim.recipients = {place: each for place, each in claim.recipients.items() if each.delivery not in unwanted}
 
 
 def _check_digest(digest_id: int) -> datetime:

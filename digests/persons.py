@@ -13,6 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
 from digests.models import OUTCOME, Delivery, DeliveryBatch, ProviderEvent
+from digests.uniting import leave_out_second
 from newsroom import persons
 from newsroom.mail.addresses import InvalidAddress, canonicalise
 from newsroom.persons import Holding
@@ -48,6 +49,7 @@ def forget_deliveries(address_key: str, now: datetime) -> int:
 
 def merge_deliveries(gone: int, reader: int) -> None:
     """Keep what a reader got under another address; of a digest that came to both, once."""
+    leave_out_second(gone, reader)
     both = Delivery.objects.filter(subscriber=reader).values("digest")
     Delivery.objects.filter(subscriber=gone).exclude(digest__in=both).update(subscriber=reader)
 

@@ -63,7 +63,7 @@ _GO_ON = f"""
     FROM {_BATCHES} AS batch, {_DIGESTS} AS digest
     WHERE attempt.id = %s AND batch.id = attempt.batch_id AND digest.id = batch.digest_id
         AND batch.fence = %s AND batch.state = 'submitting' AND batch.lease_until > clock_timestamp()
-        AND digest.state = 'sending' AND digest.not_after > clock_timestamp()
+        AND digest.state = 'sending' AND digest.not_after > clock_timestamp() AND attempt.detail = ''
     RETURNING attempt.id
 """  # noqa: S608
 
@@ -205,7 +205,8 @@ def _time_of_uuid(moment: datetime) -> str:
 def go_on(attempt_id: int, *, fence: int, done: int, in_flight: int) -> bool:
     """Commit that so many readers are done and so many come next, if the claim and its digest stand as they did.
 
-    False, and nothing written, if they do not; or where it takes more than one statement to say so (SQLite).
+    False, and nothing written, if they do not, or if word was left to look again (`uniting`); or where it takes more
+    than one statement to say so (SQLite).
     """
     if connection.vendor != "postgresql":
         return False

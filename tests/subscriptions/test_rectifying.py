@@ -562,6 +562,62 @@ def test_who_moves_to_a_reader_while_the_rest_of_the_batch_waits_gets_that_copy(
     assert len(issues) == 4 and issues.count(NEW) == 1
 
 
+@pytest.mark.parametrize("had_left", [False, True], ids=["both were to get it", "one had left"])
+@pytest.mark.parametrize("size", [26, 13], ids=["one batch", "two batches"])
+def test_who_moves_to_a_reader_who_has_it_already_does_not_get_it_again(monkeypatch, settings, size, had_left):
+    settings.DELIVERY_BATCH_SIZE = size
+    newsletter, now = make_newsletter(), timezone.now()
+    moved: list[object] = []
+    for address in (NEW, *(f"leser{number}@example.com" for number in range(24)), OLD):
+        make_subscription(newsletter, make_subscriber(address))
+    change = asked()
+    assert release.start_sending(make_digest(newsletter), now=now)
+    if had_left:
+        left = {"state": "ended", "active_since": now - timedelta(days=300), "ended_at": now - timedelta(days=200)}
+        Subscription.objects.filter(subscriber__address=OLD).update(**left)
+    hand_over = delivery.transport.hand_over
+    mail.outbox.clear()
+
+    def move_meanwhile(message, *, connection):
+        if not moved and Delivery.objects.filter(subscriber__address=OLD).exists() and NEW not in message.to:
+            moved.append(a_reader().post(change))
+        return hand_over(message, connection=connection)
+
+    monkeypatch.setattr(delivery.transport, "hand_over", move_meanwhile)
+    for _ in range(2):
+        delivery.deliver_due()
+        audience.add_latecomers(timezone.now())
+
+    issues = [message.to[0] for message in mail.outbox if "List-Unsubscribe" in message.extra_headers]
+    assert len(issues) == len(set(issues)) == 25 and NEW in issues
+    digest = Digest.objects.get()
+    assert moved and digest.state == "finished"
+    assert (outcomes.counts(digest)["accepted"], outcomes.counts(digest)["suppressed"]) == (25, 1)
+    assert not list(digests_audit.broken_invariants(timezone.now()))
+
+
+def test_who_moves_to_a_reader_who_was_to_get_it_later_gets_it_once(monkeypatch):
+    newsletter = make_newsletter()
+    moved: list[object] = []
+    for address in (OLD, *(f"leser{number}@example.com" for number in range(14)), NEW):
+        make_subscription(newsletter, make_subscriber(address))
+    change = asked()
+    assert release.start_sending(make_digest(newsletter), now=timezone.now())
+    hand_over = delivery.transport.hand_over
+    mail.outbox.clear()
+
+    def move_meanwhile(message, *, connection):
+        if not moved and OLD not in message.to:
+            moved.append(a_reader().post(change))
+        return hand_over(message, connection=connection)
+
+    monkeypatch.setattr(delivery.transport, "hand_over", move_meanwhile)
+    delivery.deliver_due()
+
+    issues = [message.to[0] for message in mail.outbox if "List-Unsubscribe" in message.extra_headers]
+    assert len(issues) == len(set(issues)) == 15 and moved and OLD in issues
+
+
 @pytest.mark.parametrize("confirmed_first", ["sign-up", "change"])
 def test_a_sign_up_from_the_new_address_meanwhile_makes_no_second_reader(confirmed_first):
     kept, added = make_newsletter(), make_newsletter()
