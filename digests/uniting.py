@@ -23,7 +23,8 @@ def leave_out_second(gone: int, reader: int) -> None:
         return
     copies = Delivery.objects.filter(subscriber__in=[gone, reader], digest__in=running)
     held = _hold(set(copies.values_list("batch", flat=True)))
-    waiting = {copy.digest_id: copy for copy in copies.filter(subscriber=reader) if not _may_have_gone(copy, held)}
+    open_ones = copies.filter(subscriber=reader, state__in=["", Own.POSTPONED])
+    waiting = {copy.digest_id: copy for copy in open_ones if not _may_have_gone(copy, held)}
     second = [
         waiting[copy.digest_id]
         for copy in copies.filter(subscriber=gone, digest__in=waiting)

@@ -713,6 +713,24 @@ def test_who_becomes_one_with_a_reader_already_mailed_is_left_out_of_a_group_to_
     assert is_sound(digest)
 
 
+def test_who_was_refused_stays_so_when_he_becomes_one_with_a_reader_already_mailed():
+    digest = make_sending_digest(readers=40)
+    first, second = Subscriber.objects.filter(pk__in=digest.batches.first().reader_ids).order_by("pk")[:2]
+    token = wish_to_move(first, to=second.address)
+
+    def script(message, call):
+        if message.to == [first.address]:
+            raise smtplib.SMTPRecipientsRefused({first.address: (550, b"5.1.1 no such user")})
+        if call == 22:  # by now it is written down
+            rectifying.confirm(token, origin=Origin(source="address_page"), now=timezone.now())
+
+    ScriptedBackend.reset(script)
+    delivery.deliver_due()
+
+    assert digest.deliveries.get(subscriber=first).state == Delivery.State.REFUSED
+    assert standing(digest) == {"expected": 40, "accepted": 39, "refused": 1}
+
+
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_that_is_a_deadlocks_victim_begins_anew(monkeypatch):
