@@ -59,12 +59,16 @@ class Recipient(NamedTuple):
     is_noted: bool  # that he is sent the newsletter
 
 
+# Each is looked up by himself, as LIMIT has it: PostgreSQL expects an index to come from the disk, and for each batch
+# would rather read all subscriptions of a newsletter of a hundred thousand anew.
 _RECIPIENTS = f"""
     SELECT each.uuid, {{written_at}}, each.subscriber_id, subscription.id, subscription.uuid,
            coalesce(subscription.last_sent_at >= %s, false)
     FROM {Delivery._meta.db_table} AS each
-        JOIN {Subscription._meta.db_table} AS subscription
-            ON subscription.subscriber_id = each.subscriber_id AND subscription.newsletter_id = %s
+        CROSS JOIN LATERAL (
+            SELECT id, uuid, last_sent_at FROM {Subscription._meta.db_table}
+            WHERE subscriber_id = each.subscriber_id AND newsletter_id = %s LIMIT 1
+        ) AS subscription
     WHERE each.batch_id = %s AND each.state = %s
 """  # noqa: S608
 
