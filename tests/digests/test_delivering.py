@@ -731,6 +731,11 @@ def test_who_was_refused_stays_so_when_he_becomes_one_with_a_reader_already_mail
     assert standing(digest) == {"expected": 40, "accepted": 39, "refused": 1}
 
 
+IS_WAITED_FOR = (
+    "SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted AND pg_backend_pid() = ANY (pg_blocking_pids(pid)))"
+)
+
+
 @pytest.mark.postgresql
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_that_is_a_deadlocks_victim_begins_anew(monkeypatch):
@@ -743,7 +748,7 @@ def test_a_worker_that_is_a_deadlocks_victim_begins_anew(monkeypatch):
             with transaction.atomic():
                 Subscriber.objects.select_for_update().get(pk=reader.pk)
                 held.set()
-                time.sleep(0.3)  # by now the worker waits for him: it began to wait first, and will look first
+                wait_until_waited_for()  # who began to wait first looks first, and is the victim
                 digest.batches.select_for_update().get()
         finally:
             connection.close()
@@ -764,6 +769,16 @@ def test_a_worker_that_is_a_deadlocks_victim_begins_anew(monkeypatch):
     assert len(calls) == 2
     assert len(addresses()) == len(set(addresses())) == 25
     assert standing(digest) == {"expected": 25, "accepted": 25} and digest.batches.get().attempts == 1
+
+
+def wait_until_waited_for():
+    for _ in range(1000):
+        with connection.cursor() as cursor:
+            cursor.execute(IS_WAITED_FOR)
+            if cursor.fetchone()[0]:
+                return
+        time.sleep(0.01)
+    raise AssertionError("nobody waits for this transaction")
 
 
 def wish_to_move(reader, *, to):
